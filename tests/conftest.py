@@ -1,0 +1,67 @@
+"""A tiny data set in the published layout, and folders of its own for every test."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+
+from wsch_core import Settings
+from wsch_core.data import load_dataset
+
+FRAMES, SIZE, CLASSES = 10, 12, 3
+VIDEOS = {"train": 21, "database": 14, "query": 5}
+DEFINITION = f"""
+title = "Tiny"
+frames = {FRAMES}
+feature_size = {SIZE}
+classes = ["ant", "bee", "cat"]
+[train]
+features = ["train.h5"]
+labels = ["train.mat"]
+[database]
+features = "database.h5"
+labels = "database.mat"
+[query]
+features = ["query.h5"]
+labels = ["query.mat"]
+"""
+TINY = {
+    "dataset": "tiny", "bits": 16, "encoder_width": 64, "decoder_width": 32, "centers": 4, "batch_size": 8,
+    "pretrain_epochs": 1, "epochs": 2, "learning_rate": 1e-3, "device": "cpu", "precision": "float32",
+}  # fmt: skip
+
+
+def write_split(folder: Path, name: str, videos: int, seed: int) -> None:
+    """Videos of one class share a direction; the frames are noisy."""
+    random = np.random.default_rng(seed)
+    classes = np.arange(videos) % CLASSES
+    means = np.random.default_rng(0).normal(size=(CLASSES, SIZE))
+    features = means[classes][:, None] + random.normal(size=(videos, FRAMES, SIZE))
+    with h5py.File(folder / f"{name}.h5", "w") as file:
+        file["feats"] = features.astype(np.float32)
+    scipy.io.savemat(folder / f"{name}.mat", {"labels": np.eye(CLASSES, dtype=np.uint8)[classes]})
+
+
+@pytest.fixture
+def tiny_folder(tmp_path, monkeypatch) -> Path:
+    """WSCH_DATA with the files and the definition of the set "tiny"; WSCH_OUTPUTS beside it."""
+    monkeypatch.setenv("WSCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("WSCH_OUTPUTS", str(tmp_path / "outputs"))
+    folder = tmp_path / "data" / "tiny"
+    folder.mkdir(parents=True)
+    for seed, (name, videos) in enumerate(VIDEOS.items(), start=1):
+        write_split(folder, name, videos, seed)
+    (folder.parent / "tiny.toml").write_text(DEFINITION)
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_folder):
+    return load_dataset("tiny")
+
+
+@pytest.fixture
+def tiny_settings() -> Settings:
+    return Settings(**TINY)

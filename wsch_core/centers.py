@@ -1,0 +1,113 @@
+"""Cluster centres: k-means over binary codes, and the sign of its means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MOST_ITERATIONS = 300
+TOLERANCE = 1e-4  # of the codes' mean variance, on the squared shift of all centres
+ROWS = 8192  # codes compared with all centres at a time
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """What k-means found."""
+
+    means: Tensor  # (K, b) float32
+    nearest: Tensor  # (n,) index of each code's centre; the lowest of equally near ones
+    inertia: float  # sum of squared distances to the nearest mean
+    iterations: int
+
+
+def find_centers(codes: Tensor, count: int, former: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Clustering]:
+    """Binary cluster centres of codes: k-means, then the sign of its means.
+
+    codes: (n, b) of ±1; former: (K, b) of ±1, the centres to start from, or None to start from k-means++
+    Returns the centres (K, b) of ±1 and the clustering. A mean of exactly 0 keeps the former bit, +1 the first time.
+    Deterministic for a generator's state. Raises ValueError if there are fewer codes than centres.
+    """
+    codes = codes.float()
+    if len(codes) < count:
+        raise ValueError(
+            f"centers is {count}, but the training set gives only {len(codes)} codes (two views of each video): "
+            f"choose at most {len(codes)} centers."
+        )
+    start = kmeans_plus_plus(codes, count, generator) if former is None else former.float()
+    clustering = kmeans(codes, start)
+    kept = torch.ones_like(start) if former is None else former.float()
+    return torch.where(clustering.means == 0, kept, clustering.means.sign()), clustering
+
+
+def kmeans(codes: Tensor, start: Tensor) -> Clustering:
+    """Lloyd's algorithm from given centres: codes (n, b), start (K, b), Euclidean distance.
+
+    Stops when no code changes its centre, when all centres together move less than the tolerance, or after 300
+    iterations. An empty cluster is moved to the code farthest from its centre.
+    """
+    tolerance = TOLERANCE * codes.var(dim=0, correction=0).mean()
+    square = codes.square().sum(dim=1)
+    means, former = start, None
+    for iteration in range(1, MOST_ITERATIONS + 1):
+        nearest, distances = _assign(codes, square, means)
+        if former is not None and torch.equal(nearest, former):
+            break
+        updated = _update(codes, nearest, distances, means)
+        shift = (updated - means).square().sum()
+        means, former = updated, nearest
+        if shift <= tolerance:
+            nearest, distances = _assign(codes, square, means)
+            break
+    return Clustering(means, nearest, distances.sum(dtype=torch.float64).item(), iteration)
+
+
+def _assign(codes: Tensor, square: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest mean of every code and its squared distance: both (n,)."""
+    half_norms = means.square().sum(dim=1) / 2
+    best = [(half_norms - rows @ means.T).min(dim=1) for rows in codes.split(ROWS)]
+    halves = torch.cat([values for values, _ in best])
+    return torch.cat([indices for _, indices in best]), (2 * halves + square).clamp_min_(0)
+
+
+def _update(codes: Tensor, nearest: Tensor, distances: Tensor, means: Tensor) -> Tensor:
+    """Means of the codes of each cluster; each empty cluster takes one of the codes farthest from their centre."""
+    sums = torch.zeros_like(means).index_add_(0, nearest, codes)
+    sizes = torch.bincount(nearest, minlength=len(means))
+    empty = torch.nonzero(sizes == 0).flatten()
+    if len(empty):
+        farthest = distances.argsort(descending=True, stable=True)[: len(empty)]
+        # a code already at its centre has nothing to gain, and a cluster keeps at least one code
+        farthest = farthest[(distances[farthest] > 0) & (sizes[nearest[farthest]] > 1)]
+        empty, donors = empty[: len(farthest)], nearest[farthest]
+        sums.index_add_(0, donors, -codes[farthest])
+        sizes.index_add_(0, donors, -torch.ones_like(donors))
+        sums[empty], sizes[empty] = codes[farthest], 1
+    return torch.where(sizes.unsqueeze(1) > 0, sums / sizes.clamp_min(1).unsqueeze(1), means)
+
+
+def kmeans_plus_plus(codes: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Starting centres (K, b): each drawn with probability proportional to its squared distance from those before.
+
+    Arthur & Vassilvitskii 2007; of 2 + ln K candidates the one that lowers the sum of distances most is kept.
+    """
+    candidates = 2 + int(math.log(count))
+    first = torch.randint(len(codes), (1,), generator=generator).item()
+    chosen = [first]
+    closest = _distances_to(codes, codes[[first]])[0]
+    draws = torch.rand(count, candidates, generator=generator, dtype=torch.float64).to(codes.device)
+    for draw in draws[1:]:
+        cumulated = closest.double().cumsum(0)
+        drawn = torch.searchsorted(cumulated, draw * cumulated[-1]).clamp_max(len(codes) - 1)
+        remaining = torch.minimum(_distances_to(codes, codes[drawn]), closest)
+        best = remaining.sum(dim=1).argmin()
+        closest = remaining[best]
+        chosen.append(drawn[best])
+    return codes[torch.tensor([int(index) for index in chosen], device=codes.device)]
+
+
+def _distances_to(codes: Tensor, points: Tensor) -> Tensor:
+    """Squared distances between codes of ±1, (points, n): 2 (b - x . y), exact."""
+    return 2 * (codes.shape[1] - points @ codes.T)

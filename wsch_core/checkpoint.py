@@ -1,0 +1,169 @@
+"""Checkpoints: everything a run needs to go on, written after its passes and read back bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+import warnings
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .data import Dataset
+from .device import resolve_precision
+from .paths import PROJECT
+from .run import KEPT_CHECKPOINTS, Run, create_run, list_runs, load_run, read_tensors, save_tensors, write_whole
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .train import TrainingState
+
+LARGEST_SHARE = 0.1  # of the time may go into checkpoints; where passes are short they are written less often
+PACKAGES = ("torch", "numpy", "scipy", "h5py", "safetensors")
+
+
+def start_run(settings: Settings, dataset: Dataset, device: torch.device, name: str, resume: bool) -> tuple[Run, str]:
+    """The run folder to train in, and the precision to train with: a new folder, or one to go on with.
+
+    Raises FileExistsError for a name in use, ValueError where a resumed run had other settings or other data.
+    """
+    if resume and name in {run.name for run in list_runs()}:
+        run = load_run(name)
+        _check_same(run, settings, dataset)
+        if run.settings != settings:
+            run.save_json("settings.json", run.record | {"settings": settings.as_dict()})
+        return run, run.record["precision"]
+    precision = resolve_precision(settings.precision, device, settings.encoder_width)
+    name = name or f"{settings.dataset}-{settings.bits}bits-{datetime.now():%Y%m%d-%H%M%S}"
+    return create_run(name, describe_run(settings, dataset, device, precision)), precision
+
+
+def describe_run(settings: Settings, dataset: Dataset, device: torch.device, precision: str) -> dict[str, Any]:
+    """What settings.json says of a run beside its settings: enough to know what made it."""
+    return {
+        "settings": settings.as_dict(),
+        "dataset": {
+            "name": dataset.name,
+            "frames": dataset.frames,
+            "feature_size": dataset.feature_size,
+            "train_videos": len(dataset.train),
+            "train_fingerprint": dataset.train.fingerprint,
+        },
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
+        "precision": precision,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "git_commit": _git_commit(),
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _git_commit() -> str:
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""  # not a checkout, or no git: the package versions still tell
+
+
+def _check_same(run: Run, settings: Settings, dataset: Dataset) -> None:
+    former, wanted = run.settings.as_dict(), settings.as_dict()
+    changed = [f"{key} was {former[key]!r}, is {wanted[key]!r}" for key in former if former[key] != wanted[key]]
+    if settings.epochs > run.settings.epochs:
+        changed = [text for text in changed if not text.startswith("epochs ")]
+    if changed:
+        raise ValueError(
+            f"run {run.name} cannot be resumed with other settings ({'; '.join(changed)}): only epochs may be raised. "
+            "Give the settings it was started with, or another run name."
+        )
+    fingerprint = run.record["dataset"]["train_fingerprint"]
+    if fingerprint != dataset.train.fingerprint:
+        raise ValueError(
+            f"run {run.name} was trained on other features (fingerprint {fingerprint}, now {dataset.train.fingerprint}): "
+            "bring back the former files, or choose another run name."
+        )
+
+
+class CheckpointWriter:
+    """Writes the history after every pass, and a checkpoint unless that would take too much of the time."""
+
+    def __init__(self, run: Run, state: TrainingState):
+        self.run, self.state = run, state
+        _write_history(run, state.history)
+        self.save()
+
+    def after_pass(self) -> None:
+        with open(self.run.folder / "history.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(self.state.history[-1]) + "\n")
+        if time.perf_counter() - self.saved_at >= self.cost / LARGEST_SHARE:
+            self.save()
+
+    def save(self) -> None:
+        start = time.perf_counter()
+        path = self.run.folder / f"checkpoint-{len(self.state.history):06}.safetensors"
+        _flush(self.run.folder / "history.jsonl")
+        save_tensors(path, state_tensors(self.state), {"steps": str(self.state.steps)})
+        for old in self.run.checkpoints()[KEPT_CHECKPOINTS:]:
+            old.unlink()
+        self.saved_at = time.perf_counter()
+        self.cost = self.saved_at - start
+
+    def finish(self) -> None:
+        """Keep the final state, and only that: a finished run can be given more epochs."""
+        self.save()
+        for old in self.run.checkpoints()[1:]:
+            old.unlink()
+
+
+def _write_history(run: Run, history: list[dict]) -> None:
+    text = "".join(json.dumps(entry) + "\n" for entry in history)
+    write_whole(run.folder / "history.jsonl", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def state_tensors(state: TrainingState) -> dict[str, Tensor]:
+    """The training state as named tensors."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    for name, parameter in state.model.named_parameters():
+        for key, value in state.optimizer.state.get(parameter, {}).items():
+            tensors[f"adam.{key}.{name}"] = value
+    tensors["generator"] = state.generator.get_state()
+    tensors["passes"], tensors["steps"] = torch.tensor(len(state.history)), torch.tensor(state.steps)
+    if state.centers is not None:
+        tensors["centers"] = state.centers
+    return tensors
+
+
+def restore_newest(run: Run, state: TrainingState) -> None:
+    """Bring a state to the newest good checkpoint of a run, if there is one; a damaged one is warned of."""
+    for path in run.checkpoints():
+        try:
+            tensors = read_tensors(path)
+        except OSError as error:
+            warnings.warn(f"{error} Going on from the one before.", RuntimeWarning, stacklevel=2)
+            continue
+        _restore(state, tensors, run)
+        return
+
+
+def _restore(state: TrainingState, tensors: dict[str, Tensor], run: Run) -> None:
+    device = next(state.model.parameters()).device
+    state.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+    for name, parameter in state.model.named_parameters():
+        keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"adam.{key}.{name}" in tensors]
+        if keys:
+            state.optimizer.state[parameter] = {key: tensors[f"adam.{key}.{name}"].to(device) for key in keys}
+    state.generator.set_state(tensors["generator"])
+    state.steps = int(tensors["steps"])
+    state.centers = tensors["centers"].to(device) if "centers" in tensors else None
+    state.history = run.history[: int(tensors["passes"])]

@@ -1,0 +1,188 @@
+"""A data set's definition: one small TOML file that says which files hold what.
+
+    title = "My videos"
+    frames = 25
+    feature_size = 4096
+    classes = 239                    # or a list of their names
+    [train]
+    features = ["train.h5"]          # HDF5, dataset "feats": (videos, frames, feature_size)
+    [database]
+    features = ["test.h5"]
+    labels = ["test_labels.mat"]     # variable "labels": one multi-hot row per video
+    [query]
+    same_as = "database"             # or files of its own
+
+Files are looked for below WSCH_DATA (or data/) in a folder of the definition's name, or in `folder`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..paths import data_folder, definition_folders
+from ..settings import unknown_name
+
+SPLITS = ("train", "database", "query")
+METRIC_DEPTHS = (5, 20, 40, 60, 80, 100)
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """The files of one split, in order; `same_as` names another split instead."""
+
+    features: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    features_key: str = "feats"
+    labels_key: str = "labels"
+    same_as: str = ""
+
+
+@dataclass(frozen=True)
+class Definition:
+    name: str
+    title: str
+    frames: int  # L
+    feature_size: int  # D
+    classes: tuple[str, ...]
+    splits: dict[str, SplitFiles]
+    folder: Path
+    about: str = ""
+    builder: str = ""  # "demo": made on first use
+    settings: dict[str, Any] = field(default_factory=dict)  # this set's own defaults
+    published: tuple[dict[str, Any], ...] = ()  # rows of method, bits, map (at 5/20/40/60/80/100), source
+
+    @property
+    def queries_are_database(self) -> bool:
+        return self.splits["query"].same_as == "database"
+
+
+def list_definitions() -> dict[str, Path]:
+    """Every known data set by name, with its definition file."""
+    found: dict[str, Path] = {}
+    for folder in definition_folders():
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def load_definition(name: str) -> Definition:
+    """Read the definition of a data set by name.
+
+    Raises ValueError for an unknown name (listing the known) and for a definition that does not hold together.
+    """
+    known = list_definitions()
+    if name not in known:
+        raise ValueError(unknown_name("data set", name, list(known)))
+    return read_definition(known[name])
+
+
+def read_definition(path: Path) -> Definition:
+    """Read one definition file; every complaint names the file and the field (ValueError)."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a TOML file: {error}.") from error
+    known = [f.name for f in fields(Definition) if f.name not in ("name", "splits")]
+    for key in table:
+        if key not in (*known, *SPLITS):
+            raise ValueError(f"{path}: {unknown_name('field', key, [*known, *SPLITS])}")
+    folder = _check_name(path, "folder", table.get("folder", path.stem))
+    return Definition(
+        name=path.stem,
+        title=_take(path, table, "title", str, path.stem),
+        frames=_take_size(path, table, "frames"),
+        feature_size=_take_size(path, table, "feature_size"),
+        classes=_read_classes(path, table),
+        splits=_read_splits(path, table),
+        folder=data_folder() / folder,
+        about=_take(path, table, "about", str, ""),
+        builder=_take(path, table, "builder", str, ""),
+        settings=_take(path, table, "settings", dict, {}),
+        published=_read_published(path, table),
+    )
+
+
+def _take(path: Path, table: Mapping[str, Any], key: str, kind: type, default: Any = None) -> Any:
+    value = table.get(key, default)
+    if type(value) is not kind:
+        word = {str: "text", int: "a whole number", dict: "a table", list: "a list"}[kind]
+        found = "is missing" if value is None else f"is {value!r}"
+        raise ValueError(f"{path}: {key} {found}: it must be {word}.")
+    return value
+
+
+def _take_size(path: Path, table: Mapping[str, Any], key: str) -> int:
+    value = _take(path, table, key, int)
+    if value < 1:
+        raise ValueError(f"{path}: {key} is {value}: it must be at least 1.")
+    return value
+
+
+def _read_classes(path: Path, table: Mapping[str, Any]) -> tuple[str, ...]:
+    classes = table.get("classes")
+    if type(classes) is int and classes >= 1:
+        return tuple(str(number) for number in range(classes))
+    if isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes):
+        return tuple(classes)
+    raise ValueError(f"{path}: classes is {classes!r}: it must be their number or a list of their names.")
+
+
+def _read_splits(path: Path, table: Mapping[str, Any]) -> dict[str, SplitFiles]:
+    splits = {}
+    for name in SPLITS:
+        entry = dict(_take(path, table, name, dict))
+        known = [f.name for f in fields(SplitFiles)]
+        for key in entry:
+            if key not in known:
+                raise ValueError(f"{path}: [{name}] {unknown_name('field', key, known)}")
+        for key in ("features", "labels"):
+            files = entry.get(key, [])
+            files = [files] if isinstance(files, str) else files
+            entry[key] = tuple(_check_name(path, f"[{name}] {key}", file) for file in files)
+        for key in ("features_key", "labels_key", "same_as"):
+            _take(path, entry, key, str, "")
+        splits[name] = SplitFiles(**entry)
+    for name, files in splits.items():
+        _check_split(path, name, files, splits)
+    return splits
+
+
+def _check_split(path: Path, name: str, files: SplitFiles, splits: Mapping[str, SplitFiles]) -> None:
+    if files.same_as:
+        allowed = {"database": ("train",), "query": ("database",)}.get(name, ())
+        if files.same_as not in allowed or files.features or files.labels:
+            raise ValueError(
+                f"{path}: [{name}] same_as is {files.same_as!r}: the database may be the train split and the queries "
+                "the database, and such a split names no files of its own."
+            )
+    elif not files.features:
+        raise ValueError(f"{path}: [{name}] names no feature files: give features = [...] or same_as.")
+    elif files.labels and len(files.labels) != len(files.features):
+        raise ValueError(
+            f"{path}: [{name}] names {len(files.features)} feature files and {len(files.labels)} label files: "
+            "give one label file for each feature file."
+        )
+
+
+def _read_published(path: Path, table: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    rows = _take(path, table, "published", list, [])
+    for row in rows:
+        if not isinstance(row, dict) or set(row) != {"method", "bits", "map", "source"}:
+            raise ValueError(f"{path}: each [[published]] entry needs method, bits, map and source; found {row!r}.")
+        if len(row["map"]) != len(METRIC_DEPTHS):
+            raise ValueError(
+                f"{path}: [[published]] {row['method']} at {row['bits']} bits has {len(row['map'])} values in map: "
+                f"give mAP@{'/'.join(map(str, METRIC_DEPTHS))}."
+            )
+    return tuple(rows)
+
+
+def _check_name(path: Path, field_name: str, name: Any) -> str:
+    """A file or folder below the data folder: no absolute path and no way up."""
+    if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{path}: {field_name} is {name!r}: it must be a path below the data folder, without '..'.")
+    return name

@@ -1,0 +1,73 @@
+"""Label files: MATLAB .mat with one multi-hot row per video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy.io
+import scipy.sparse
+
+from .features import open_hdf5
+
+
+def read_labels(path: Path, key: str, videos: int, classes: int) -> scipy.sparse.csr_array:
+    """Read labels, v5 or v7.3, dense or sparse: (videos, classes) of 0 and 1.
+
+    Raises FileNotFoundError, OSError or ValueError with one sentence that names the file and what is wrong with it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: put the label file there, or correct the definition.")
+    labels = _read_hdf5(path, key) if h5py.is_hdf5(path) else _read_v5(path, key)
+    if labels.shape != (videos, classes) and labels.shape == (classes, videos):
+        labels = labels.T
+    if labels.shape[0] != videos:
+        raise ValueError(
+            f"{path}: {key!r} has {labels.shape[0]} rows, but its feature file holds {videos} videos: "
+            "each video needs its own row, in the same order."
+        )
+    if labels.shape[1] != classes:
+        raise ValueError(
+            f"{path}: {key!r} has {labels.shape[1]} columns, but the definition says {classes} classes: "
+            "correct `classes`, or use the label file that belongs to these features."
+        )
+    labels = scipy.sparse.csr_array(labels)
+    labels.eliminate_zeros()
+    if labels.nnz and not np.array_equal(np.unique(labels.data), [1]):
+        raise ValueError(f"{path}: {key!r} holds values other than 0 and 1, but labels must be multi-hot.")
+    return labels.astype(np.float32)
+
+
+def _read_v5(path: Path, key: str):
+    try:
+        variables = scipy.io.loadmat(path)
+    except (ValueError, TypeError, OSError, KeyError, NotImplementedError, MemoryError) as error:
+        raise OSError(f"{path} cannot be read as a MATLAB file ({error}): copy the file again.") from error
+    return _check_matrix(path, key, variables.get(key), [name for name in variables if not name.startswith("__")])
+
+
+def _read_hdf5(path: Path, key: str):
+    with open_hdf5(path) as file:
+        stored = file.get(key)
+        value = None
+        if isinstance(stored, h5py.Dataset):
+            value = stored[()].T  # MATLAB writes columns first
+        elif isinstance(stored, h5py.Group) and {"ir", "jc"} <= set(stored):
+            rows = int(stored.attrs["MATLAB_sparse"])
+            parts = [stored[name][()] if name in stored else np.zeros(0) for name in ("data", "ir", "jc")]
+            value = scipy.sparse.csc_array(tuple(parts), shape=(rows, len(parts[2]) - 1))
+        return _check_matrix(path, key, value, [name for name in file if not name.startswith("#")])
+
+
+def _check_matrix(path: Path, key: str, value, names: list[str]):
+    if value is None:
+        raise ValueError(
+            f"{path} has no variable {key!r}; it holds {', '.join(names) or 'nothing'}: "
+            "name the right one as labels_key in the definition."
+        )
+    if not (scipy.sparse.issparse(value) or isinstance(value, np.ndarray)) or value.ndim != 2:
+        raise ValueError(f"{path}: {key!r} is not a matrix, but labels must be one multi-hot row per video.")
+    if value.dtype.kind not in "buif":
+        raise ValueError(f"{path}: {key!r} holds {value.dtype}, but labels must be numbers 0 and 1.")
+    return value

@@ -1,0 +1,116 @@
+"""A trained run, read against its baselines: codes, mAP@K, code health, kept in the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .baselines import BASELINES, fit_baseline
+from .codes import CodeHealth, health
+from .data import Dataset
+from .device import resolve_device
+from .metrics import KS, Evaluation, evaluate, evaluate_cosine
+from .run import Run
+from .settings import Settings
+from .train import encode
+
+OURS = "WSCH"
+REAL_VALUED = "mean features (not hashed)"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run's codes are worth, beside the baselines' at the same number of bits."""
+
+    methods: dict[str, Evaluation]  # "WSCH", then the baselines
+    real_valued: np.ndarray  # mAP@K of ranking by the cosine of mean-pooled features: what no bit was spent on
+    health: CodeHealth  # of the database's codes
+    codes: dict[str, Tensor]  # "database", "query": (videos, b) int8 of ±1
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        return self.methods[OURS].ks
+
+    def table(self) -> dict[str, np.ndarray]:
+        """Expected mAP@K by method, in the order in which they are shown."""
+        return {name: result.expected for name, result in self.methods.items()} | {REAL_VALUED: self.real_valued}
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "methods": {name: result.as_dict() for name, result in self.methods.items()},
+            "real_valued": self.real_valued.tolist(),
+            "code_health": self.health.as_dict(),
+        }
+
+
+def settings_for(dataset: Dataset, **chosen: Any) -> Settings:
+    """Settings for a data set: what is chosen, else the data set's own defaults, else the published values.
+
+    None leaves a choice open. Raises ValueError for unknown names and bad values.
+    """
+    return Settings.create(chosen | {"dataset": dataset.name}, dataset.definition.settings)
+
+
+def evaluate_run(
+    run: Run,
+    dataset: Dataset,
+    ks: Sequence[int] = KS,
+    self_match: str = "included",
+    normalisation: str = "k",
+    baselines: Sequence[str] = BASELINES,
+) -> Results:
+    """Encode database and queries, evaluate them beside the baselines, and keep codes and metrics in the run folder.
+
+    self_match, normalisation: see `metrics.evaluate`; where queries and database are apart, nothing matches itself
+    Raises ValueError if the data set has no labels to evaluate with.
+    """
+    _check_labels(dataset)
+    device = resolve_device(run.settings.device)
+    model = run.model().to(device)
+    options = {"ks": ks, "self_match": self_match}
+    splits = _different_splits(dataset)
+    codes = {name: encode(model, split.features, device) for name, split in splits.items()}
+    for name, split in splits.items():
+        run.save_codes(name, codes[name], split.ids)
+    codes.setdefault("query", codes["database"])
+    methods = {OURS: evaluate_codes(codes, dataset, normalisation=normalisation, **options)}
+    pooled = {name: split.features.mean_pooled() for name, split in splits.items()}
+    pooled.setdefault("query", pooled["database"])
+    training = dataset.train.features.mean_pooled()
+    for name in baselines:
+        hasher = fit_baseline(name, training, run.settings.bits, run.settings.seed)
+        hashed = {split: hasher.encode(features) for split, features in pooled.items()}
+        methods[name] = evaluate_codes(hashed, dataset, normalisation=normalisation, **options)
+    real_valued = evaluate_cosine(
+        pooled["query"], pooled["database"], dataset.query.labels, dataset.database.labels,
+        query_ids=dataset.query.ids, database_ids=dataset.database.ids, normalisation=normalisation, **options,
+    )  # fmt: skip
+    results = Results(methods, real_valued, health(codes["database"]), codes)
+    run.save_json("metrics.json", results.as_dict())
+    return results
+
+
+def evaluate_codes(codes: Mapping[str, Tensor], dataset: Dataset, **options: Any) -> Evaluation:
+    """`metrics.evaluate` on codes of a data set's "query" and "database" splits."""
+    return evaluate(
+        codes["query"], codes["database"], dataset.query.labels, dataset.database.labels,
+        query_ids=dataset.query.ids, database_ids=dataset.database.ids, **options,
+    )  # fmt: skip
+
+
+def _different_splits(dataset: Dataset) -> dict:
+    splits = {"database": dataset.database}
+    return splits if dataset.query is dataset.database else splits | {"query": dataset.query}
+
+
+def _check_labels(dataset: Dataset) -> None:
+    for split in (dataset.database, dataset.query):
+        if split.labels is None:
+            raise ValueError(
+                f"{dataset.name}: the {split.name} split has no labels, so nothing can be called relevant: "
+                "name label files in its definition."
+            )

@@ -1,0 +1,60 @@
+"""The three losses: reconstruction, cluster, contrast. Each takes both views of a batch, stacked: view 1, then view 2."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SMALLEST_NORM = 1e-8  # floor of a norm in a cosine, so that an all-zero frame has direction 0
+
+
+def directions(frames: Tensor) -> Tensor:
+    """Frames (..., D) -> their directions (..., D): divided by their norm, floored at 1e-8."""
+    return F.normalize(frames, dim=-1, eps=SMALLEST_NORM)
+
+
+def reconstruction_loss(reconstructions: Tensor, hidden_directions: Tensor) -> Tensor:
+    """1 - mean cosine between reconstruction and hidden frames, summed over both views.
+
+    reconstructions: (2, batch, D); one serves all hidden frames of a video
+    hidden_directions: (2, batch, D), the mean of the hidden frames' directions
+
+    The mean over hidden frames of cos(r, frame) is the scalar product of r's direction with the mean of the frames'
+    directions: no single hidden frame is needed. In [0, 4].
+    """
+    cosines = (directions(reconstructions) * hidden_directions).sum(dim=-1)
+    return (1 - cosines.mean(dim=-1)).sum()
+
+
+def cluster_loss(frame_codes: Tensor, centers: Tensor, temperature: float = 0.2, targets: str = "own") -> Tensor:
+    """Cross-entropy of a view's similarities to all centres against its nearest centre, summed over both views.
+
+    frame_codes: (2, batch, visible, b) of ±1; centers: (K, b) of ±1
+    targets: "own" takes each view's nearest centre (published), "swapped" the other view's
+
+    Of several centres at the same distance the first is taken, decided on whole numbers: rounding has no say.
+    """
+    votes = frame_codes.sum(dim=2)  # (2, batch, b)
+    nearest = (votes.detach() @ centers.T).argmax(dim=-1)  # (2, batch); products of whole numbers, exact in float32
+    if targets == "swapped":
+        nearest = nearest.flip(0)
+    similarities = F.normalize(votes, dim=-1, eps=1.0) @ F.normalize(centers, dim=-1).T
+    return sum(F.cross_entropy(s / temperature, n) for s, n in zip(similarities, nearest, strict=True))
+
+
+def contrast_loss(codes: Tensor, temperature: float = 0.5, tau_plus: float = 0.1) -> Tensor:
+    """The debiased contrastive loss (Chuang et al. 2020) over the 2 x batch normalised video codes.
+
+    codes: (2, batch, b). A video's two views are each other's positive; all other codes are negatives, of which a
+    share `tau_plus` is assumed to be of the same class. A batch of one video has no negatives and a loss of 0.
+    """
+    batch = codes.shape[1]
+    flat = codes.flatten(0, 1)
+    similarities = (flat @ flat.T / temperature).exp()
+    positives = torch.cat([similarities.diagonal(batch), similarities.diagonal(-batch)])
+    negatives = similarities.sum(dim=1) - similarities.diagonal() - positives
+    count = 2 * batch - 2
+    floor = count * torch.exp(torch.tensor(-1 / temperature, device=codes.device))
+    debiased = torch.maximum((negatives - tau_plus * count * positives) / (1 - tau_plus), floor)
+    return -(positives / (positives + debiased)).log().mean()

@@ -1,0 +1,154 @@
+"""What a run is: every choice that changes a number, with the published value as its default.
+
+The published values are those the authors give for ActivityNet, the only ones they give. A data set's definition may
+bring other defaults of its own; what the user sets always wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+from .schedule import PUBLISHED_CYCLE, parse_cycle
+
+CHOICES = {
+    "cluster_targets": ("own", "swapped"),
+    "learning_rate_schedule": ("constant", "cosine"),
+    "precision": ("auto", "float32", "bfloat16"),
+}
+POSITIVE_INTEGERS = (
+    "bits", "centers", "batch_size", "encoder_width", "decoder_width", "attention_heads", "ssd_head_width", "state_size",
+)  # fmt: skip
+COUNTS = ("seed", "pretrain_epochs", "epochs")
+POSITIVE_NUMBERS = ("cluster_temperature", "contrast_temperature", "learning_rate")
+WEIGHTS = ("weight_reconstruction", "weight_cluster", "weight_contrast")
+MASKING_RATIOS = ("pretrain_masking_ratio", "masking_ratio")
+MOST_BITS = 4096
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one run. Unknown names and bad values are refused by name (ValueError)."""
+
+    dataset: str = "demo"
+    bits: int = 64  # b, length of the hash code
+    seed: int = 3346
+
+    cycle: str = PUBLISHED_CYCLE  # a comma means "then", a plus "in the same pass"
+    pretrain_epochs: int = 100  # reconstruction alone
+    epochs: int = 300  # turns of the cycle
+    pretrain_masking_ratio: float = 0.9  # p in pre-training and in the centers pass
+    masking_ratio: float = 0.6  # p in the cycle's other passes
+
+    weight_reconstruction: float = 1.0  # in the cycle; pre-training learns reconstruction alone
+    weight_cluster: float = 0.02
+    weight_contrast: float = 1.0
+    centers: int = 800  # K, cluster centres
+    cluster_targets: str = "own"  # "own": each view's nearest centre; "swapped": the other view's
+    cluster_temperature: float = 0.2
+    contrast_temperature: float = 0.5
+    tau_plus: float = 0.1  # assumed share of false negatives in the contrastive loss
+
+    learning_rate: float = 1e-4
+    learning_rate_schedule: str = "constant"  # or "cosine", with a short warm-up
+    batch_size: int = 128
+
+    encoder_width: int = 1024  # H
+    decoder_width: int = 1024  # H_d
+    attention_heads: int = 4
+    ssd_head_width: int = 128
+    state_size: int = 64
+
+    device: str = "auto"  # "auto": the GPU if there is one; else "cpu", "cuda", "cuda:1"
+    precision: str = "auto"  # "auto": bfloat16 where the device computes it faster
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(allowed)}.")
+        for name in POSITIVE_INTEGERS:
+            self._require(name, getattr(self, name) >= 1, "a whole number of at least 1")
+        for name in COUNTS:
+            self._require(name, 0 <= getattr(self, name) < 2**63, "a whole number of at least 0")
+        for name in POSITIVE_NUMBERS:
+            self._require(name, getattr(self, name) > 0, "a number above 0")
+        for name in WEIGHTS:
+            self._require(name, getattr(self, name) >= 0, "a number of at least 0")
+        for name in MASKING_RATIOS:
+            self._require(name, 0 < getattr(self, name) < 1, "a number between 0 and 1")
+        self._require("bits", self.bits <= MOST_BITS, f"at most {MOST_BITS}")
+        self._require("tau_plus", 0 <= self.tau_plus < 1, "a number from 0 to below 1")
+        self._check_heads()
+        self._check_schedule()
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} is {getattr(self, name)!r}: it must be {expected}.")
+
+    def _check_types(self) -> None:
+        for field in fields(self):
+            value, wanted = getattr(self, field.name), type(field.default)
+            if wanted is float and type(value) is int:
+                object.__setattr__(self, field.name, float(value))
+            elif type(value) is not wanted:
+                word = {int: "a whole number", float: "a number", str: "text"}[wanted]
+                raise ValueError(f"{field.name} is {value!r}: it must be {word}.")
+            elif wanted is float and not math.isfinite(value):
+                raise ValueError(f"{field.name} is {value!r}: it must be a finite number.")
+
+    def _check_heads(self) -> None:
+        check_heads(self.encoder_width, self.decoder_width, self.attention_heads, self.ssd_head_width)
+
+    def _check_schedule(self) -> None:
+        turn = parse_cycle(self.cycle)
+        if self.epochs == 0:
+            return
+        for tasks in turn:
+            weights = [self.weight_reconstruction, *(getattr(self, f"weight_{t}") for t in tasks if t != "centers")]
+            if tasks != ("centers",) and not any(weights):
+                raise ValueError(
+                    f"the pass {'+'.join(tasks)!r} of cycle {self.cycle!r} has only losses of weight 0 and would learn "
+                    "nothing: give one of them a weight above 0, or leave the pass out."
+                )
+
+    @classmethod
+    def create(cls, chosen: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Settings:
+        """Settings from names and values; None leaves a choice to `defaults` (a data set's own), then to the class.
+
+        Raises ValueError for an unknown name, with the closest known one.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in [*chosen, *(defaults or {})]:
+            if name not in known:
+                raise ValueError(unknown_name("setting", name, known))
+        given = {name: value for name, value in chosen.items() if value is not None}
+        return cls(**{**(defaults or {}), **given})
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def check_heads(encoder_width: int, decoder_width: int, attention_heads: int, ssd_head_width: int) -> None:
+    """Refuse, by name, widths that the heads do not divide (ValueError)."""
+    for name, width in (("encoder_width", encoder_width), ("decoder_width", decoder_width)):
+        if width % attention_heads:
+            raise ValueError(
+                f"{name} is {width}, which attention_heads = {attention_heads} does not divide: "
+                f"choose a multiple of {attention_heads}."
+            )
+    if 2 * encoder_width % ssd_head_width:
+        raise ValueError(
+            f"ssd_head_width is {ssd_head_width}, which does not divide twice the encoder_width "
+            f"(2 x {encoder_width} = {2 * encoder_width}): choose one that does."
+        )
+
+
+def unknown_name(kind: str, name: str, known: list[str]) -> str:
+    """One sentence that refuses a name and points to the closest known one."""
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{name!r} is not a known {kind}: {hint}Known are {', '.join(known)}."

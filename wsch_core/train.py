@@ -1,0 +1,282 @@
+"""Training: one loop over the passes of a schedule."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .centers import find_centers
+from .checkpoint import CheckpointWriter, restore_newest, start_run
+from .data import Dataset
+from .data.features import Features
+from .device import autocast, resolve_device
+from .losses import cluster_loss, contrast_loss, directions, reconstruction_loss
+from .model import WSCH, video_codes
+from .progress import Progress, ProgressLine
+from .run import Run, build_model, save_tensors
+from .schedule import Pass, passes
+from .settings import Settings
+from .views import draw_views, hidden_count
+
+WARM_UP = 0.05  # share of the steps over which a cosine learning rate rises
+SECONDS_BETWEEN_READS = 1.0  # losses stay on the device; reading them waits for it
+Callback = Callable[[Progress], None]
+
+
+@dataclass
+class TrainingState:
+    """All that changes while training."""
+
+    model: WSCH
+    optimizer: torch.optim.Adam
+    generator: torch.Generator  # draws the order of videos, the views and the first centres; on the CPU
+    centers: Tensor | None = None  # (K, b) of ±1
+    steps: int = 0
+    history: list[dict] = field(default_factory=list)
+
+
+def fit(
+    settings: Settings,
+    dataset: Dataset,
+    name: str = "",
+    callbacks: Iterable[Callback] | None = None,
+    resume: bool = False,
+) -> Run:
+    """Train a network and return its run folder, outputs/<name>.
+
+    name: of the run; "" makes one from data set, bits and time
+    callbacks: each is given a `Progress` about once a second; None shows a line of text
+    resume: go on with the run of this name, if there is one; its settings must be the same, but `epochs` may be more
+
+    Interrupted or killed, a run can be resumed, and ends as if it had not been. Raises ValueError for settings that do
+    not fit the data, FileExistsError for a name in use, FloatingPointError for a loss that is not finite.
+    """
+    callbacks = [ProgressLine()] if callbacks is None else list(callbacks)
+    schedule = list(passes(settings.cycle, settings.pretrain_epochs, settings.epochs))
+    _check_masking(settings, schedule, dataset.frames)
+    if settings.centers > 2 * len(dataset.train) and any("centers" in p.tasks for p in schedule):
+        raise ValueError(
+            f"centers is {settings.centers}, but {dataset.name} has {len(dataset.train)} training videos, which give "
+            f"{2 * len(dataset.train)} codes (two views of each): choose at most that many."
+        )
+    device = resolve_device(settings.device)
+    run, precision = start_run(settings, dataset, device, name, resume)
+    features = dataset.train.features.to(device)
+    state = new_state(settings, features.size, device)
+    restore_newest(run, state)
+    loop = _Loop(settings, features, schedule, state, autocast(device, precision), callbacks)
+    writer = CheckpointWriter(run, state)
+    for current in schedule[len(state.history) :]:
+        state.history.append(loop.run_pass(current))
+        writer.after_pass()
+    writer.finish()
+    save_tensors(run.folder / "weights.safetensors", state.model.state_dict())
+    return run
+
+
+def new_state(settings: Settings, feature_size: int, device: torch.device) -> TrainingState:
+    """A fresh network, optimizer and random state; torch's global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = build_model(settings, feature_size)
+    model.to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    return TrainingState(model, optimizer, torch.Generator().manual_seed(settings.seed))
+
+
+def _check_masking(settings: Settings, schedule: list[Pass], frames: int) -> None:
+    if any(p.tasks in ((), ("centers",)) for p in schedule):
+        hidden_count(frames, settings.pretrain_masking_ratio)
+    if any(p.stage == "cycle" for p in schedule):
+        hidden_count(frames, settings.masking_ratio)
+
+
+class _Loop:
+    """What the passes of one run share: settings, features, state and the clock."""
+
+    def __init__(self, settings, features: Features, schedule: list[Pass], state: TrainingState, cast, callbacks):
+        self.settings, self.features, self.schedule, self.state = settings, features, schedule, state
+        self.cast, self.callbacks = cast, callbacks
+        self.device = features.tensor.device
+        self.steps_in_pass = math.ceil(len(features) / settings.batch_size)
+        self.learning_steps = self.steps_in_pass * sum(p.learns for p in schedule)
+        self.clock = _Clock(schedule, state.history)
+
+    def run_pass(self, current: Pass) -> dict:
+        """Carry out one pass and return its line in the history."""
+        start = time.perf_counter()
+        entry = {"pass": current.number, "stage": current.stage, "epoch": current.epoch, "tasks": list(current.tasks)}
+        entry |= self.learn(current) if current.learns else self.refresh_centers(current)
+        entry["seconds"] = time.perf_counter() - start
+        entry["videos_per_second"] = len(self.features) / entry["seconds"]
+        self.clock.record(current, entry["seconds"])
+        self.tell(current, 1.0, entry["losses"], entry["videos_per_second"], entry)
+        return entry
+
+    def draw(self, masking_ratio: float) -> tuple[Tensor, Tensor, int]:
+        """A new order of the videos (n,), both views of them in that order (2, n, visible), and how much is hidden."""
+        hidden = hidden_count(self.features.frames, masking_ratio)
+        order = torch.randperm(len(self.features), generator=self.state.generator)
+        views = draw_views(len(order), self.features.frames, hidden, self.state.generator)
+        return order.to(self.device), views.to(self.device), hidden
+
+    def learn(self, current: Pass) -> dict:
+        """Take a gradient step for every batch of the training set."""
+        settings, state = self.settings, self.state
+        pretraining = current.stage == "pretraining"
+        order, views, hidden = self.draw(settings.pretrain_masking_ratio if pretraining else settings.masking_ratio)
+        weights = {"reconstruction": 1.0 if pretraining else settings.weight_reconstruction}
+        weights |= {task: getattr(settings, f"weight_{task}") for task in current.tasks}
+        recorded = torch.zeros(self.steps_in_pass, len(weights) + 1, device=self.device)
+        bit_sums = torch.zeros(settings.bits, device=self.device)
+        start = last_read = time.perf_counter()
+        batches = zip(order.split(settings.batch_size), views.split(settings.batch_size, dim=1), strict=True)
+        for step, (videos, seen) in enumerate(batches):
+            losses, codes = batch_losses(state, self.features, videos, seen, hidden, weights, settings, self.cast)
+            total = sum(weight * losses[task] for task, weight in weights.items())
+            for group in state.optimizer.param_groups:
+                group["lr"] = learning_rate(settings, state.steps, self.learning_steps)
+            state.optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            state.optimizer.step()
+            state.steps += 1
+            recorded[step] = torch.stack([*losses.values(), total]).detach()
+            bit_sums += codes.mean(dim=2).sum(dim=(0, 1))
+            if time.perf_counter() - last_read > SECONDS_BETWEEN_READS:
+                last_read = time.perf_counter()
+                means = _read_losses(recorded[: step + 1], [*weights, "total"], current)
+                self.tell(current, (step + 1) / self.steps_in_pass, means, (step + 1) * len(videos) / (last_read - start))
+        return {
+            "losses": _read_losses(recorded, [*weights, "total"], current),
+            "learning_rate": state.optimizer.param_groups[0]["lr"],
+            "bit_imbalance": (bit_sums / (2 * len(order))).abs().mean().item(),
+        }
+
+    def refresh_centers(self, current: Pass) -> dict:
+        """Encode both views of every training video and find new cluster centres."""
+        settings, state = self.settings, self.state
+        order, views, _ = self.draw(settings.pretrain_masking_ratio)
+        codes = []
+        for view in views:
+            for videos, frames in zip(order.split(settings.batch_size), view.split(settings.batch_size), strict=True):
+                with self.cast:
+                    codes.append(state.model.encode(self.features.gather(videos, frames)))
+        former = state.centers
+        state.centers, clustering = find_centers(torch.cat(codes), settings.centers, former, state.generator)
+        changed = None if former is None else (former != state.centers).float().mean().item()
+        return {
+            "losses": {},
+            "inertia": clustering.inertia,
+            "iterations": clustering.iterations,
+            "changed_bits": changed,
+        }
+
+    def tell(self, current: Pass, share: float, losses: dict, speed: float, entry: dict | None = None) -> None:
+        done, left = self.clock.estimate(current, share)
+        progress = Progress(current, len(self.schedule), done, losses, speed, left, entry)
+        for callback in self.callbacks:
+            callback(progress)
+
+
+def batch_losses(
+    state: TrainingState,
+    features: Features,
+    videos: Tensor,
+    views: Tensor,
+    hidden: int,
+    weights: dict[str, float],
+    settings: Settings,
+    cast: torch.autocast,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The losses of one batch by task, and the frame codes (2, batch, visible, b) they were computed from.
+
+    videos: (batch,); views: (2, batch, visible) frame numbers. Both views go through the network as one batch, and only
+    their visible frames are read. A reconstruction of weight 0 is not computed.
+    """
+    both = videos.repeat(2)
+    visible = features.gather(both, views.flatten(0, 1))
+    with cast:
+        if weights["reconstruction"]:
+            codes, reconstructions = state.model(visible, hidden)
+        else:
+            codes, reconstructions = state.model.frame_codes(visible), None
+    losses = {}
+    if reconstructions is not None:
+        hidden_sums = features.direction_sums[both] - directions(visible).sum(dim=1)
+        losses["reconstruction"] = reconstruction_loss(
+            reconstructions.float().unflatten(0, (2, -1)), (hidden_sums / hidden).unflatten(0, (2, -1))
+        )
+    else:
+        losses["reconstruction"] = codes.new_zeros(())
+    if "cluster" in weights:
+        grouped = codes.unflatten(0, (2, -1))
+        losses["cluster"] = cluster_loss(grouped, state.centers, settings.cluster_temperature, settings.cluster_targets)
+    if "contrast" in weights:
+        both_codes = video_codes(codes).unflatten(0, (2, -1))
+        losses["contrast"] = contrast_loss(both_codes, settings.contrast_temperature, settings.tau_plus)
+    return losses, codes.detach().unflatten(0, (2, -1))
+
+
+def learning_rate(settings: Settings, step: int, steps: int) -> float:
+    """The learning rate of a step, counted from 0 over all learning passes of a run."""
+    if settings.learning_rate_schedule == "constant":
+        return settings.learning_rate
+    warm_up = max(1, round(WARM_UP * steps))
+    if step < warm_up:
+        return settings.learning_rate * (step + 1) / warm_up
+    return settings.learning_rate * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2
+
+
+def encode(model: WSCH, features: Features, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
+    """The retrieval codes of all videos, in order: (videos, b) int8 of ±1, on the CPU.
+
+    Always in float32, so that a video encoded on its own gets the code it got in the data set.
+    """
+    model = model.to(device).eval()
+    return torch.cat([model.encode(batch.to(device)).cpu() for batch in features.batches(batch_size)])
+
+
+def _read_losses(recorded: Tensor, names: list[str], current: Pass) -> dict[str, float]:
+    """Means of the losses recorded for each step, (steps, losses). Stops training if one of them is not finite."""
+    finite = torch.isfinite(recorded).all(dim=1)
+    if not finite.all():
+        step = int(finite.int().argmin())
+        values = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, recorded[step].tolist(), strict=True))
+        raise FloatingPointError(
+            f"the loss is not finite in pass {current.number + 1} ({current.stage} epoch {current.epoch + 1}, "
+            f"{current.title}), step {step + 1}: {values}. Lower learning_rate, or set precision to float32; the "
+            "checkpoint before this pass is good."
+        )
+    return dict(zip(names, recorded.mean(dim=0).tolist(), strict=True))
+
+
+class _Clock:
+    """Judges the time left from the passes already done, kind by kind."""
+
+    def __init__(self, schedule: list[Pass], history: list[dict]):
+        self.schedule = schedule
+        self.seconds: dict[tuple, list[float]] = {}
+        for current, entry in zip(schedule, history, strict=False):
+            self.record(current, entry["seconds"])
+        self.started = time.perf_counter()
+
+    def record(self, current: Pass, seconds: float) -> None:
+        self.seconds.setdefault((current.stage, current.tasks), []).append(seconds)
+        self.started = time.perf_counter()
+
+    def estimate(self, current: Pass, share: float) -> tuple[float, float]:
+        """The share of the run that is done and the seconds left, with `share` of the current pass done."""
+        running = (time.perf_counter() - self.started) / share
+        known = {kind: sum(values) / len(values) for kind, values in self.seconds.items()} or {None: running}
+        unknown = sum(known.values()) / len(known)
+        expected = [known.get((p.stage, p.tasks), unknown) for p in self.schedule]
+        before, after = sum(expected[: current.number]), sum(expected[current.number + 1 :])
+        done = before + share * expected[current.number]
+        left = after + (1 - share) * expected[current.number]
+        return done / (done + left), left
+

@@ -1,0 +1,31 @@
+"""Two masked views of a video: which frames each one sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def hidden_count(frames: int, masking_ratio: float) -> int:
+    """How many of a video's frames a masking ratio hides: int(p L), as published (22 of 25 at p = 0.9).
+
+    Raises ValueError if none is hidden: there would be nothing to reconstruct.
+    """
+    hidden = int(masking_ratio * frames)
+    if hidden < 1:
+        raise ValueError(
+            f"a masking ratio of {masking_ratio} hides none of a video's {frames} frames, so there is nothing to "
+            f"reconstruct: raise it to at least {1 / frames:.2g}, or use videos of more frames."
+        )
+    return hidden
+
+
+def draw_views(videos: int, frames: int, hidden: int, generator: torch.Generator) -> Tensor:
+    """Draw both views of every video: (2, videos, visible) frame numbers, ascending within a view.
+
+    One random permutation per video: view 1 shows its first frames, view 2 its last, so that the views are disjoint
+    whenever twice the visible frames fit into the video. Drawn on the generator's device.
+    """
+    permutations = torch.rand(videos, frames, generator=generator, device=generator.device).argsort(dim=1)
+    visible = frames - hidden
+    return torch.stack([permutations[:, :visible], permutations[:, hidden:]]).sort(dim=-1).values
