@@ -1,8 +1,8 @@
 """Hash codes: what counts as one, how it is stored, and whether its bits are any good.
 
 A set of codes is a torch.int8 tensor (videos, bits) that holds only -1 and +1. Packed, it is a torch.uint8 tensor
-(videos, ceil(bits / 8)) in the order of `numpy.packbits`: the first bit is the highest of the first byte, +1 is a set bit,
-and the last byte is filled up with zeros.
+(videos, ceil(bits / 8)) in the order of `numpy.packbits`: the first bit is the highest of the first byte, +1 is a set
+bit, and the last byte is filled up with zeros.
 """
 
 from dataclasses import dataclass

@@ -43,7 +43,14 @@ class Results:
         return {
             "methods": {name: result.as_dict() for name, result in self.methods.items()},
             "real_valued": self.real_valued.tolist(),
-            "code_health": self.health.as_dict(),
+            "code_health": {
+                "videos": self.health.videos,
+                "distinct": self.health.distinct,
+                "constant_bits": self.health.constant_bits,
+                "mean_absolute_balance": self.health.mean_absolute_balance,
+                "mean_absolute_correlation": self.health.mean_absolute_correlation,
+                "bit_balance": self.health.bit_balance.tolist(),
+            },
         }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,6 +57,6 @@ def contrast_loss(codes: Tensor, temperature: float = 0.5, tau_plus: float = 0.1
     positives = torch.cat([similarities.diagonal(batch), similarities.diagonal(-batch)])
     negatives = similarities.sum(dim=1) - similarities.diagonal() - positives
     count = 2 * batch - 2
-    floor = count * torch.exp(torch.tensor(-1 / temperature, device=codes.device))
-    debiased = torch.maximum((negatives - tau_plus * count * positives) / (1 - tau_plus), floor)
+    debiased = (negatives - tau_plus * count * positives) / (1 - tau_plus)
+    debiased = debiased.clamp_min(count * math.exp(-1 / temperature))
     return -(positives / (positives + debiased)).log().mean()

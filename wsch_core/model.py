@@ -70,14 +70,15 @@ class Encoder(nn.Module):
         self.input_projection = nn.Linear(feature_size, width, bias=False)  # W_in
         self.mixer_norm = nn.RMSNorm(width, eps=EPSILON)
         self.expansion = nn.Linear(width, 4 * width, bias=False)  # W_expand
-        self.convolution = nn.Conv1d(2 * width, 2 * width, kernel_size=4, groups=width, bias=False)
+        self.convolution = CausalConvolution(groups=width)
         self.mixer = SSDMixer(2 * width, ssd_head_width, state_size)
         self.contraction = nn.Linear(2 * width, width)  # W_out
         self.attention_norm = nn.LayerNorm(width, eps=EPSILON)
         self.attention = Attention(width, attention_heads)
 
     def forward(self, frames: Tensor) -> Tensor:
-        tokens = self.input_projection(self.frame_norm(frames))
+        # the residual stream keeps the frames' precision, whatever autocast makes of the products
+        tokens = self.input_projection(self.frame_norm(frames)).to(frames.dtype)
         tokens = tokens + self.contraction(self.mix(self.mixer_norm(tokens)))
         normed = self.attention_norm(tokens)
         return tokens + self.attention(normed, normed)
@@ -85,12 +86,38 @@ class Encoder(nn.Module):
     def mix(self, tokens: Tensor) -> Tensor:
         """The gated state-space block: (batch, frames, H) -> (batch, frames, 2H)"""
         inputs, gate = self.expansion(tokens).chunk(2, dim=-1)
-        return self.mixer(self.convolve(inputs)) * F.silu(gate)
+        return self.mixer(self.convolution(inputs)) * F.silu(gate)
 
-    def convolve(self, inputs: Tensor) -> Tensor:
-        """Causal convolution over time: a frame sees itself and the three before it."""
-        padding = self.convolution.kernel_size[0] - 1
-        return self.convolution(F.pad(inputs.transpose(1, 2), (padding, 0))).transpose(1, 2)
+
+class CausalConvolution(nn.Module):
+    """A convolution over time in groups of 2 channels: a frame sees itself and the three before it.
+
+    Written as one product with a banded (frames x 2) matrix per group: sequences are short, and grouped convolutions
+    are slow where a batched matrix product is not.
+    """
+
+    CHANNELS, KERNEL = 2, 4
+
+    def __init__(self, groups: int):
+        super().__init__()
+        bound = 1 / math.sqrt(self.CHANNELS * self.KERNEL)  # what torch gives a convolution of this size
+        weight = torch.empty(groups * self.CHANNELS, self.CHANNELS, self.KERNEL).uniform_(-bound, bound)
+        self.weight = nn.Parameter(weight)  # (channels out, channels in a group, kernel), the last tap is the present
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs: (batch, frames, groups x 2) -> the same shape"""
+        batch, frames, _ = inputs.shape
+        grouped = inputs.unflatten(-1, (-1, self.CHANNELS)).permute(2, 0, 1, 3).reshape(-1, batch, frames * self.CHANNELS)
+        mixed = grouped @ self.band(frames)
+        return mixed.view(-1, batch, frames, self.CHANNELS).permute(1, 2, 0, 3).reshape(inputs.shape)
+
+    def band(self, frames: int) -> Tensor:
+        """The convolution as matrices: (groups, frames in x 2, frames out x 2)."""
+        time = torch.arange(frames, device=self.weight.device)
+        lag = time - time.unsqueeze(1)  # (frames in, frames out)
+        tap = torch.where((lag >= 0) & (lag < self.KERNEL), self.KERNEL - 1 - lag, self.KERNEL)
+        taps = F.pad(self.weight, (0, 1)).unflatten(0, (-1, self.CHANNELS))  # (groups, out, in, kernel + a zero)
+        return taps[..., tap].permute(0, 3, 2, 4, 1).reshape(len(taps), frames * self.CHANNELS, frames * self.CHANNELS)
 
 
 class HashLayer(nn.Module):
@@ -102,7 +129,7 @@ class HashLayer(nn.Module):
         self.norm = nn.LayerNorm(bits, eps=EPSILON)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.norm(self.projection(tokens).float())
+        return self.norm(self.projection(tokens).to(self.norm.weight.dtype))
 
 
 class Decoder(nn.Module):
@@ -124,7 +151,7 @@ class Decoder(nn.Module):
     def forward(self, codes: Tensor, hidden: int) -> Tensor:
         batch, visible, _ = codes.shape
         mask = self.mask_token.expand(batch, 1, -1)
-        tokens = self.input_projection(torch.cat([codes, mask.to(codes.dtype)], dim=1))
+        tokens = self.input_projection(torch.cat([codes, mask.to(codes.dtype)], dim=1)).to(codes.dtype)
         normed = self.attention_norm(tokens)
         copies = torch.zeros(visible + 1, device=codes.device, dtype=normed.dtype)
         copies[-1] = math.log(hidden)
@@ -149,8 +176,11 @@ class Attention(nn.Module):
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection, x in ((self.query, queries), (self.key, tokens), (self.value, tokens))
         )
-        bias = None if key_bias is None else key_bias.to(query.dtype).expand(query.shape[2], -1)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        # written out: for some tens of frames this is faster on the CPU than the fused kernel, most of all backward
+        logits = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+        if key_bias is not None:
+            logits = logits + key_bias
+        mixed = logits.softmax(dim=-1).to(value.dtype) @ value
         return self.output(mixed.transpose(1, 2).flatten(-2))
 
 

@@ -27,7 +27,7 @@ def ssd(inputs: Tensor, step: Tensor, decay: Tensor, write: Tensor, read: Tensor
     """
     frames = inputs.shape[1]
     # 1. log of what remains at frame t of what was written at frame s: sum of A dt over s+1..t
-    log_decay = (step.float() * decay.float()).cumsum(dim=1).transpose(1, 2)  # (batch, heads, frames)
+    log_decay = (step * decay).cumsum(dim=1).transpose(1, 2)  # (batch, heads, frames)
     remains = log_decay.unsqueeze(-1) - log_decay.unsqueeze(-2)  # (batch, heads, t, s)
     # masked before the exponential: above the diagonal it could overflow, and 0 * inf would spoil the gradient
     future = torch.ones(frames, frames, dtype=torch.bool, device=inputs.device).triu(1)
@@ -55,6 +55,6 @@ class SSDMixer(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs: (batch, frames, width) -> (batch, frames, width)"""
         step, write, read = self.projection(inputs).split([self.heads, self.state_size, self.state_size], dim=-1)
-        step = F.softplus(step.float() + self.step_bias)
+        step = F.softplus(step.to(self.step_bias.dtype) + self.step_bias)
         heads = inputs.unflatten(-1, (self.heads, -1))
         return ssd(heads, step, -self.log_decay_rate.exp(), write, read, self.skip).flatten(-2)

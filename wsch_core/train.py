@@ -209,7 +209,7 @@ def batch_losses(
     if reconstructions is not None:
         hidden_sums = features.direction_sums[both] - directions(visible).sum(dim=1)
         losses["reconstruction"] = reconstruction_loss(
-            reconstructions.float().unflatten(0, (2, -1)), (hidden_sums / hidden).unflatten(0, (2, -1))
+            reconstructions.to(hidden_sums.dtype).unflatten(0, (2, -1)), (hidden_sums / hidden).unflatten(0, (2, -1))
         )
     else:
         losses["reconstruction"] = codes.new_zeros(())

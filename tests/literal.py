@@ -1,0 +1,88 @@
+"""Slow, literal versions of the method, written from its definition: what the fast code is tested against."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from wsch_core.model import WSCH, Attention
+
+
+def ssd_recurrence(inputs, step, decay, write, read, skip):
+    """The state-space recurrence, one frame, head and video at a time; shapes as in wsch_core.ssd.ssd."""
+    outputs = torch.zeros_like(inputs)
+    for b in range(inputs.shape[0]):
+        for h in range(inputs.shape[2]):
+            state = torch.zeros(write.shape[-1], inputs.shape[-1], dtype=inputs.dtype)
+            for t in range(inputs.shape[1]):
+                dt = step[b, t, h]
+                state = torch.exp(decay[h] * dt) * state + torch.outer(write[b, t], dt * inputs[b, t, h])
+                outputs[b, t, h] = read[b, t] @ state + skip[h] * inputs[b, t, h]
+    return outputs
+
+
+def attention(layer: Attention, tokens):
+    """Softmax attention over all tokens, head by head: (batch, tokens, width)."""
+    width = tokens.shape[-1] // layer.heads
+    parts = []
+    for head in range(layer.heads):
+        rows = slice(head * width, (head + 1) * width)
+        q, k, v = (tokens @ p.weight[rows].T for p in (layer.query, layer.key, layer.value))
+        parts.append(torch.softmax(q @ k.transpose(1, 2) / math.sqrt(width), dim=-1) @ v)
+    return torch.cat(parts, dim=-1) @ layer.output.weight.T + layer.output.bias
+
+
+def decode_all_tokens(model: WSCH, codes, hidden: int):
+    """The decoder over visible codes and `hidden` mask tokens: a reconstruction for each, (batch, hidden, D)."""
+    decoder = model.decoder
+    masks = decoder.mask_token.expand(len(codes), hidden, -1)
+    tokens = torch.cat([codes, masks], dim=1) @ decoder.input_projection.weight.T
+    tokens = tokens + attention(decoder.attention, decoder.attention_norm(tokens))
+    return decoder.output_projection(tokens)[:, -hidden:]
+
+
+def training_losses(model: WSCH, frames, views, centers, settings):
+    """The three losses of both views, each view on its own, every hidden frame read: frames (batch, L, D)."""
+    losses = dict.fromkeys(("reconstruction", "cluster", "contrast"), 0.0)
+    video_codes = []
+    for view in views:
+        visible = torch.stack([video[numbers] for video, numbers in zip(frames, view, strict=True)])
+        hidden = torch.stack(
+            [video[[n for n in range(len(video)) if n not in numbers.tolist()]] for video, numbers in zip(frames, view, strict=True)]
+        )
+        codes = model.frame_codes(visible)
+        losses["reconstruction"] += reconstruction(decode_all_tokens(model, codes, hidden.shape[1]), hidden)
+        losses["cluster"] += cluster(codes, centers, settings.cluster_temperature)
+        mean = codes.mean(dim=1)
+        video_codes.append(mean / mean.norm(dim=-1, keepdim=True))
+    losses["contrast"] = contrast(*video_codes, settings.contrast_temperature, settings.tau_plus)
+    return losses
+
+
+def reconstruction(outputs, hidden):
+    return 1 - F.cosine_similarity(outputs, hidden, dim=-1, eps=1e-8).mean()
+
+
+def cluster(codes, centers, temperature):
+    """codes: (batch, visible, b); the nearest centre by whole numbers, the first of equals."""
+    total = 0.0
+    for video in codes:
+        products = [round((c @ video.detach().sum(dim=0)).item()) for c in centers]
+        nearest = products.index(max(products))
+        logits = torch.stack([F.cosine_similarity(video.mean(dim=0), c, dim=0) for c in centers]) / temperature
+        total = total - torch.log_softmax(logits, dim=0)[nearest]
+    return total / len(codes)
+
+
+def contrast(first, second, temperature, tau_plus):
+    """Debiased contrastive loss, one code at a time."""
+    codes, batch = torch.cat([first, second]), len(first)
+    total, count = 0.0, 2 * batch - 2
+    for i, code in enumerate(codes):
+        partner = (i + batch) % (2 * batch)
+        positive = torch.exp(code @ codes[partner] / temperature)
+        others = [torch.exp(code @ codes[j] / temperature) for j in range(2 * batch) if j not in (i, partner)]
+        negative = (sum(others) - tau_plus * count * positive) / (1 - tau_plus)
+        floor = torch.tensor(count * math.exp(-1 / temperature), dtype=code.dtype)
+        total = total - torch.log(positive / (positive + torch.maximum(negative, floor)))
+    return total / len(codes)

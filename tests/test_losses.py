@@ -1,0 +1,120 @@
+import math
+
+import literal
+import pytest
+import torch
+
+from wsch_core.data.features import Features
+from wsch_core.device import autocast
+from wsch_core.losses import cluster_loss, contrast_loss, reconstruction_loss
+from wsch_core.model import WSCH, video_codes
+from wsch_core.settings import Settings
+from wsch_core.train import TrainingState, batch_losses
+from wsch_core.views import draw_views
+
+WEIGHTS = {"reconstruction": 1.0, "cluster": 0.02, "contrast": 1.0}
+PLAIN = autocast(torch.device("cpu"), "float32")
+
+
+def make_case(batch=6, frames=10, hidden=6, seed=0):
+    """A network, its centres, videos (one frame of them all zero) and views, in float64."""
+    torch.manual_seed(seed)
+    model = WSCH(feature_size=12, bits=16, encoder_width=64, decoder_width=32).double()
+    torch.nn.init.normal_(model.decoder.mask_token)
+    videos = torch.randn(batch, frames, 12, dtype=torch.float64)
+    videos[0, 3] = 0
+    views = draw_views(batch, frames, hidden, torch.Generator().manual_seed(seed))
+    state = TrainingState(model, None, None, torch.randn(5, 16, dtype=torch.float64).sign())
+    return state, videos, views
+
+
+@pytest.mark.parametrize("hidden", [1, 3, 6, 9])
+def test_shortcuts_equal_the_literal_method(hidden):
+    """Reading only visible frames, one mask query, both views in one batch: the same losses and gradients."""
+    state, videos, views = make_case(hidden=hidden)
+    settings = Settings()
+    fast, _ = batch_losses(state, Features(videos), torch.arange(6), views, hidden, WEIGHTS, settings, PLAIN)
+    slow = literal.training_losses(state.model, videos, views, state.centers, settings)
+    gradients = []
+    for losses in (fast, slow):
+        state.model.zero_grad()
+        sum(weight * losses[task] for task, weight in WEIGHTS.items()).backward()
+        gradients.append({name: p.grad.clone() for name, p in state.model.named_parameters()})
+    for task in WEIGHTS:
+        torch.testing.assert_close(fast[task], slow[task], rtol=1e-12, atol=1e-12)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-9, atol=1e-12)
+
+
+def test_reconstruction_bounds():
+    directions = torch.tensor([[[1.0, 0], [0, 1]]] * 2)
+    assert reconstruction_loss(directions * 3, directions).item() == pytest.approx(0, abs=1e-6)
+    assert reconstruction_loss(-directions, directions).item() == pytest.approx(4)
+    assert reconstruction_loss(torch.zeros(2, 2, 2), directions).item() == pytest.approx(2)
+
+
+def test_cluster_takes_the_first_of_equally_near_centres():
+    codes = torch.tensor([[1.0, 1, 1, -1], [1, 1, -1, 1]]).expand(2, 1, 2, 4).clone().requires_grad_()
+    centers = torch.tensor([[1.0, 1, 1, -1], [1, 1, -1, 1], [-1, -1, -1, -1]])
+    loss = cluster_loss(codes, centers)
+    assert loss.item() == pytest.approx(2 * literal.cluster(codes[0].detach(), centers, 0.2).item(), rel=1e-6)
+    loss.backward()
+    towards = -codes.grad.sum(dim=(0, 1, 2))
+    assert towards[2] > 0 > towards[3]  # towards the first centre, away from the second
+
+
+def test_swapped_targets_use_the_other_view():
+    codes = torch.tensor([[[[1.0, 1, 1, 1]]], [[[-1, -1, -1, 1]]]])
+    centers = torch.tensor([[1.0, 1, 1, 1], [-1, -1, -1, -1]])
+    own, swapped = cluster_loss(codes, centers), cluster_loss(codes, centers, targets="swapped")
+    similarities = torch.tensor([[1.0, -1.0], [-0.5, 0.5]]) / 0.2
+    logs = torch.log_softmax(similarities, dim=1)
+    assert own.item() == pytest.approx(-(logs[0, 0] + logs[1, 1]).item(), rel=1e-5)
+    assert swapped.item() == pytest.approx(-(logs[0, 1] + logs[1, 0]).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_contrast_equals_its_definition(batch):
+    torch.manual_seed(batch)
+    codes = torch.nn.functional.normalize(torch.randn(2, batch, 8, dtype=torch.float64), dim=-1)
+    expected = literal.contrast(*codes, 0.5, 0.1)
+    torch.testing.assert_close(contrast_loss(codes), torch.as_tensor(expected, dtype=codes.dtype), rtol=1e-7, atol=1e-7)
+
+
+def test_contrast_floor_holds_where_negatives_are_opposite():
+    """Two videos with opposite codes: the debiased negatives fall below their floor 2 exp(-2)."""
+    codes = torch.tensor([[[1.0, 0], [-1, 0]]] * 2)
+    positive, floor = math.exp(2), 2 * math.exp(-2)
+    assert 2 * math.exp(-2) - 0.1 * 2 * positive < floor * 0.9
+    assert contrast_loss(codes).item() == pytest.approx(-math.log(positive / (positive + floor)), rel=1e-6)
+
+
+def test_one_video_alone_has_no_contrast():
+    assert contrast_loss(torch.tensor([[[1.0, 0]], [[0, 1]]])).item() == 0
+
+
+@pytest.mark.parametrize("tasks", [(), ("cluster",), ("contrast",), ("cluster", "contrast")])
+def test_gradient_reaches_every_parameter(tasks):
+    state, videos, views = make_case()
+    weights = {task: WEIGHTS[task] for task in ("reconstruction", *tasks)}
+    losses, _ = batch_losses(state, Features(videos), torch.arange(6), views, 6, weights, Settings(), PLAIN)
+    sum(weight * losses[task] for task, weight in weights.items()).backward()
+    for name, parameter in state.model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_without_reconstruction_the_decoder_is_left_alone():
+    state, videos, views = make_case()
+    weights = {"reconstruction": 0.0, "contrast": 1.0}
+    losses, _ = batch_losses(state, Features(videos), torch.arange(6), views, 6, weights, Settings(), PLAIN)
+    losses["contrast"].backward()
+    assert losses["reconstruction"].item() == 0
+    for name, parameter in state.model.named_parameters():
+        assert (parameter.grad is None) == name.startswith("decoder."), name
+
+
+def test_video_codes_are_the_normalised_mean():
+    codes = torch.randn(4, 3, 8).sign()
+    mean = codes.mean(dim=1)
+    torch.testing.assert_close(video_codes(codes), mean / mean.norm(dim=-1, keepdim=True))

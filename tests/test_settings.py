@@ -1,0 +1,86 @@
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsch_core.settings import Settings
+
+NAMES = [field.name for field in fields(Settings)]
+
+
+def test_defaults_are_the_published_values():
+    s = Settings()
+    assert (s.seed, s.batch_size, s.centers, s.learning_rate) == (3346, 128, 800, 1e-4)
+    assert (s.pretrain_epochs, s.epochs, s.pretrain_masking_ratio, s.masking_ratio) == (100, 300, 0.9, 0.6)
+    assert (s.weight_reconstruction, s.weight_cluster, s.weight_contrast) == (1, 0.02, 1)
+    assert (s.cluster_temperature, s.contrast_temperature, s.tau_plus) == (0.2, 0.5, 0.1)
+    assert (s.encoder_width, s.decoder_width, s.attention_heads, s.ssd_head_width, s.state_size) == (1024, 1024, 4, 128, 64)
+    assert (s.cycle, s.cluster_targets, s.learning_rate_schedule) == ("centers, cluster, contrast", "own", "constant")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("bits", 0, "bits is 0: it must be a whole number of at least 1"),
+        ("bits", -16, "bits is -16"),
+        ("bits", 64.0, "bits is 64.0: it must be a whole number"),
+        ("bits", "64", "bits is '64': it must be a whole number"),
+        ("bits", True, "bits is True"),
+        ("bits", 10**6, "at most 4096"),
+        ("epochs", -1, "epochs is -1"),
+        ("masking_ratio", 1.0, "masking_ratio is 1.0: it must be a number between 0 and 1"),
+        ("learning_rate", 0, "learning_rate is 0.0"),
+        ("learning_rate", float("nan"), "finite"),
+        ("weight_cluster", -0.1, "weight_cluster is -0.1"),
+        ("cluster_targets", "other", "one of own, swapped"),
+        ("precision", "float16", "one of auto, float32, bfloat16"),
+        ("cycle", "cluster", "without centers"),
+        ("attention_heads", 3, "encoder_width is 1024, which attention_heads = 3 does not divide"),
+        ("ssd_head_width", 100, "ssd_head_width is 100"),
+        ("tau_plus", 1.0, "tau_plus is 1.0"),
+    ],
+)
+def test_bad_values_are_refused_by_name(name, value, complaint):
+    with pytest.raises(ValueError, match="^" + complaint if complaint.startswith(name) else complaint):
+        Settings(**{name: value})
+
+
+def test_unknown_names_are_refused_with_the_closest():
+    with pytest.raises(ValueError, match=r"'bitz' is not a known setting: did you mean 'bits'\?"):
+        Settings.create({"bitz": 64})
+    with pytest.raises(ValueError, match=r"did you mean 'pretrain_epochs'\?"):
+        Settings.create({}, defaults={"pretraining_epochs": 5})
+
+
+def test_what_is_chosen_wins_over_the_data_sets_defaults():
+    made = Settings.create({"bits": 32, "epochs": None}, defaults={"epochs": 7, "bits": 16, "centers": 9})
+    assert (made.bits, made.epochs, made.centers, made.batch_size) == (32, 7, 9, 128)
+
+
+def test_weight_of_reconstruction_may_be_zero():
+    assert Settings(weight_reconstruction=0).weight_reconstruction == 0
+
+
+def test_a_pass_that_would_learn_nothing_is_refused():
+    with pytest.raises(ValueError, match="'contrast' of cycle 'contrast' has only losses of weight 0"):
+        Settings(cycle="contrast", weight_contrast=0, weight_reconstruction=0)
+    assert Settings(cycle="contrast", weight_contrast=0, weight_reconstruction=0, epochs=0).epochs == 0
+
+
+def test_settings_are_frozen_and_round_trip():
+    settings = Settings(bits=32)
+    with pytest.raises(FrozenInstanceError):
+        settings.bits = 16
+    assert Settings.create(settings.as_dict()) == settings
+    assert replace(settings, bits=64) == Settings()
+
+
+@given(st.sampled_from(NAMES), st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers()))
+def test_any_value_is_taken_or_refused_by_name(name, value):
+    try:
+        settings = Settings(**{name: value})
+    except ValueError as error:
+        assert name in str(error)
+    else:
+        assert getattr(settings, name) == value

@@ -1,0 +1,34 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsch_core.views import draw_views, hidden_count
+
+
+@pytest.mark.parametrize(("frames", "ratio", "hidden"), [(30, 0.9, 27), (25, 0.9, 22), (30, 0.6, 18), (25, 0.6, 15)])
+def test_published_counts(frames, ratio, hidden):
+    assert hidden_count(frames, ratio) == hidden
+
+
+def test_hiding_nothing_is_refused():
+    with pytest.raises(ValueError, match="hides none of a video's 1 frames"):
+        hidden_count(1, 0.9)
+
+
+@given(st.integers(1, 30), st.integers(2, 40), st.data())
+def test_views_are_sorted_distinct_and_disjoint_where_they_can_be(videos, frames, data):
+    hidden = data.draw(st.integers(1, frames - 1))
+    views = draw_views(videos, frames, hidden, torch.Generator().manual_seed(1))
+    visible = frames - hidden
+    assert views.shape == (2, videos, visible)
+    assert (views.diff(dim=-1) > 0).all()
+    assert 0 <= views.min() <= views.max() < frames
+    shared = (views[0].unsqueeze(-1) == views[1].unsqueeze(-2)).sum(dim=(1, 2))
+    assert (shared == max(0, 2 * visible - frames)).all()
+
+
+def test_every_frame_is_as_likely_as_any_other():
+    views = draw_views(20_000, 10, 6, torch.Generator().manual_seed(0))
+    share = torch.bincount(views.flatten(), minlength=10) / views.numel()
+    assert share.sub(0.1).abs().max() < 0.003

@@ -1,0 +1,127 @@
+"""Three classic ways to hash real-valued features: the lines that every learned code is read against.
+
+All three are linear: a bit is the sign of a projection of the centred features.
+
+    LSH   random Gaussian directions (Charikar 2002, "Similarity estimation techniques from rounding algorithms")
+    PCAH  the leading principal directions (Wang, Kumar & Chang 2010, "Semi-supervised hashing for scalable image
+          retrieval")
+    ITQ   the leading principal directions, rotated so that the signs lose least (Gong & Lazebnik 2011, "Iterative
+          quantization: a Procrustean approach to learning binary codes")
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor
+
+BASELINES = ("LSH", "PCAH", "ITQ")
+ITQ_ITERATIONS = 50
+ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class LinearHash:
+    """A fitted baseline."""
+
+    name: str
+    mean: Tensor  # (size,) float32, of the training features
+    projection: Tensor  # (size, bits) float32
+
+    def encode(self, features) -> Tensor:
+        """sign((features - mean) @ projection), with -1 for exactly 0.
+
+        features: (videos, size), finite, on the device of the training features
+        returns: (videos, bits) int8 of -1 and +1
+        """
+        features = _as_features(features)
+        if features.shape[1] != len(self.mean):
+            raise ValueError(
+                f"found features of size {features.shape[1]}, expected {len(self.mean)}, the size that {self.name} was "
+                "fitted to"
+            )
+        codes = [torch.where((rows - self.mean) @ self.projection > 0, 1, -1) for rows in features.split(ROWS_AT_ONCE)]
+        return torch.cat(codes).to(torch.int8)
+
+
+def fit_baseline(name: str, features, bits: int, seed: int = 0) -> LinearHash:
+    """Fit one of `BASELINES`.
+
+    name: "LSH", "PCAH" or "ITQ"
+    features: (videos, size) training features, one mean-pooled row per video, finite
+    seed: of the random directions of LSH and the random start of ITQ; the global generator is left alone
+    Raises ValueError if the features do not span as many directions as PCAH and ITQ need, which is one per bit.
+    """
+    if name not in BASELINES:
+        raise ValueError(f"found baseline {name!r}, expected one of {', '.join(BASELINES)}")
+    if bits < 1:
+        raise ValueError(f"found {bits} bits, expected at least 1")
+    features = _as_features(features)
+    if len(features) == 0:
+        raise ValueError(f"found no training features for {name}, expected at least one video")
+
+    generator = torch.Generator().manual_seed(seed)
+    mean = features.mean(dim=0, dtype=torch.float64)
+    if name == "LSH":
+        projection = torch.randn(features.shape[1], bits, generator=generator).to(features.device)
+    else:
+        projection = _principal_directions(name, features, mean, bits)
+    if name == "ITQ":
+        projected = torch.cat([(rows - mean) @ projection for rows in features.split(ROWS_AT_ONCE)])
+        projection = projection @ _quantising_rotation(projected, generator)
+    return LinearHash(name, mean.float(), projection.float())
+
+
+def _as_features(features) -> Tensor:
+    features = torch.as_tensor(features).float()
+    if features.ndim != 2:
+        raise ValueError(
+            f"found features of shape {tuple(features.shape)}, expected (videos, size); pool the frames of each video"
+        )
+    # A norm is finite only if its whole row is, and needs no copy of the features.
+    broken = (~torch.linalg.vector_norm(features, dim=1).isfinite()).nonzero()
+    if len(broken):
+        raise ValueError(
+            f"found NaN or infinite features in {len(broken)} videos, first in row {int(broken[0])}, expected finite "
+            "ones; repair or drop these videos"
+        )
+    return features
+
+
+def _principal_directions(name: str, features: Tensor, mean: Tensor, bits: int) -> Tensor:
+    """(size, bits) float64, orthonormal columns by falling variance; the largest entry of each is positive."""
+    videos, size = features.shape
+    covariance = torch.zeros(size, size, dtype=torch.float64, device=features.device)
+    for rows in features.split(ROWS_AT_ONCE):
+        centred = rows - mean
+        covariance += centred.T @ centred / videos
+    # Only the leading eigenvectors, which torch.linalg.eigh cannot do: a third of the time for 4096 features.
+    leading = (max(size - bits, 0), size - 1)
+    variances, directions = scipy.linalg.eigh(covariance.cpu().numpy(), subset_by_index=leading)
+    # Variance below this is rounding, and a bit made of it would be noise.
+    span = min(int((variances > variances[-1] * size * np.finfo(np.float64).eps).sum()), videos - 1)
+    if bits > span:
+        raise ValueError(
+            f"found {videos} training videos with features of size {size} that vary in {span} directions, but {name} "
+            f"needs {bits}, one for each bit; use fewer bits, more videos, or LSH"
+        )
+    directions = directions[:, ::-1]
+    directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(bits)])
+    return torch.from_numpy(directions).to(features.device)
+
+
+def _quantising_rotation(projected: Tensor, generator: torch.Generator) -> Tensor:
+    """The rotation R (bits, bits) that locally minimises the quantisation error |sign(V R) - V R|^2 of V (videos, bits).
+
+    Gong & Lazebnik, section 2.2: for fixed R the best codes are the signs, for fixed codes the best R solves the
+    orthogonal Procrustes problem.
+    """
+    bits = projected.shape[1]
+    start = torch.randn(bits, bits, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(start).Q.to(projected.device)
+    for _ in range(ITQ_ITERATIONS):
+        codes = torch.where(projected @ rotation > 0, 1.0, -1.0).double()
+        left, _, right = torch.linalg.svd(codes.T @ projected)
+        rotation = right.T @ left.T
+    return rotation
