@@ -16,6 +16,8 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from .codes import as_tensor
+
 BASELINES = ("LSH", "PCAH", "ITQ")
 ITQ_ITERATIONS = 50
 ROWS_AT_ONCE = 4096
@@ -74,7 +76,7 @@ def fit_baseline(name: str, features, bits: int, seed: int = 0) -> LinearHash:
 
 
 def _as_features(features) -> Tensor:
-    features = torch.as_tensor(features).float()
+    features = as_tensor(features).float()
     if features.ndim != 2:
         raise ValueError(
             f"found features of shape {tuple(features.shape)}, expected (videos, size); pool the frames of each video"
@@ -100,7 +102,8 @@ def _principal_directions(name: str, features: Tensor, mean: Tensor, bits: int) 
     leading = (max(size - bits, 0), size - 1)
     variances, directions = scipy.linalg.eigh(covariance.cpu().numpy(), subset_by_index=leading)
     # Variance below this is rounding, and a bit made of it would be noise.
-    span = min(int((variances > variances[-1] * size * np.finfo(np.float64).eps).sum()), videos - 1)
+    rounding = np.finfo(np.float64).eps * (size * variances[-1] + float(mean.square().sum()))
+    span = min(int((variances > rounding).sum()), videos - 1)
     if bits > span:
         raise ValueError(
             f"found {videos} training videos with features of size {size} that vary in {span} directions, but {name} "
@@ -112,7 +115,7 @@ def _principal_directions(name: str, features: Tensor, mean: Tensor, bits: int) 
 
 
 def _quantising_rotation(projected: Tensor, generator: torch.Generator) -> Tensor:
-    """The rotation R (bits, bits) that locally minimises the quantisation error |sign(V R) - V R|^2 of V (videos, bits).
+    """The rotation R (bits, bits) that locally minimises the quantisation error |sign(V R) - V R|^2; V: (videos, bits).
 
     Gong & Lazebnik, section 2.2: for fixed R the best codes are the signs, for fixed codes the best R solves the
     orthogonal Procrustes problem.

@@ -12,6 +12,14 @@ import torch
 from torch import Tensor
 
 
+def as_tensor(values) -> Tensor:
+    """A tensor as it is; an array or a list as a tensor on the CPU, without a copy where torch can share the memory."""
+    if isinstance(values, Tensor):
+        return values
+    # torch warns of read-only arrays, such as memory-mapped files, and refuses negative strides.
+    return torch.from_numpy(np.require(values, requirements=("C", "W")))
+
+
 def as_codes(codes) -> Tensor:
     """Codes as torch.int8, checked.
 
@@ -19,10 +27,10 @@ def as_codes(codes) -> Tensor:
     returns: (videos, bits) int8, on the device of the input
     Raises ValueError if the shape is not (videos, bits) with at least one bit, or a value is neither -1 nor +1.
     """
-    codes = torch.as_tensor(codes)
+    codes = as_tensor(codes)
     if codes.ndim != 2 or codes.shape[1] == 0:
         raise ValueError(f"found codes of shape {tuple(codes.shape)}, expected (videos, bits) with at least one bit")
-    is_bit = (codes == 1) | (codes == -1)
+    is_bit = (codes == codes.sign()) & (codes != 0)  # torch takes 255 for -1 in uint8
     if not is_bit.all():
         row, column = (~is_bit).nonzero()[0].tolist()
         raise ValueError(
@@ -51,7 +59,7 @@ def unpack(packed, bits: int) -> Tensor:
     returns: (videos, bits) int8 of -1 and +1
     Raises ValueError if the shape, the type or the filling of the last byte does not fit the number of bits.
     """
-    packed = torch.as_tensor(packed)
+    packed = as_tensor(packed)
     width = (bits + 7) // 8
     if bits < 1 or packed.dtype != torch.uint8 or packed.ndim != 2 or packed.shape[1] != width:
         raise ValueError(

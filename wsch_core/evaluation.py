@@ -39,6 +39,14 @@ class Results:
         """Expected mAP@K by method, in the order in which they are shown."""
         return {name: result.expected for name, result in self.methods.items()} | {REAL_VALUED: self.real_valued}
 
+    def curves(self) -> dict[str, dict[str, np.ndarray | None]]:
+        """By method: ks, and expected, lower and upper mAP@K (the real-valued line has no ties and no bounds)."""
+        curves = {
+            name: {"ks": self.ks, "expected": result.expected, "lower": result.lower, "upper": result.upper}
+            for name, result in self.methods.items()
+        }
+        return curves | {REAL_VALUED: {"ks": self.ks, "expected": self.real_valued, "lower": None, "upper": None}}
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "methods": {name: result.as_dict() for name, result in self.methods.items()},

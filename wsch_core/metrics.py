@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from . import search
+from .codes import as_tensor
 
 KS = (5, 20, 40, 60, 80, 100)
 NORMALISATIONS = ("k", "hits", "min(k,relevant)", "relevant")
@@ -82,8 +83,7 @@ def evaluate(
     self_match: "included", or "excluded" to leave out of each search the database item with the query's own id;
         a query whose id is not in the database searches all of it
     normalisation: what AP@K is divided by, see the head of this module; precision and recall do not depend on it
-    Memory stays bounded: no array of queries x items is made.
-    Raises ValueError for inputs that do not fit each other.
+    Raises ValueError for inputs that do not fit each other. Makes no array of queries x items.
     """
     ks = _checked_ks(ks, normalisation)
     queries, database = search.as_code_pair(query_codes, database_codes)
@@ -126,7 +126,7 @@ def evaluate_cosine(
     returns: (len(ks),) mAP@K, equal similarities in the order of the database; an all-zero feature has similarity 0
     """
     ks = _checked_ks(ks, normalisation)
-    queries, database = torch.as_tensor(query_features).float(), torch.as_tensor(database_features).float()
+    queries, database = as_tensor(query_features).float(), as_tensor(database_features).float()
     query_labels, database_labels = _label_pair(query_labels, database_labels, len(queries), len(database))
     own = _own_positions(self_match, query_ids, database_ids, len(queries), len(database))
     by_class, values = database_labels.T.tocsr(), []
@@ -153,25 +153,24 @@ def average_precision(relevant, ks: Sequence[int], relevant_total, normalisation
     return _ratio(sums, hits[:, at_k] if normalisation == "hits" else _divisor(normalisation, ks, relevant_total))
 
 
-def tie_aware_average_precision(
-    items: np.ndarray, relevant: np.ndarray, ks: Sequence[int], normalisation: str = "k"
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tie_aware_average_precision(items, relevant, ks: Sequence[int], normalisation: str = "k") -> tuple:
     """AP@K over all orders of ties, from two histograms per query.
 
     items: (queries, distances) integers, how many database items lie at each distance, nearest first
     relevant: (queries, distances) integers, how many of them are relevant
     returns: expected, lowest and highest AP@K, each (queries, len(ks)) in [0, 1]
     """
-    ks = _checked_ks(ks, normalisation)
+    ks, items, relevant = _checked_ks(ks, normalisation), np.asarray(items), np.asarray(relevant)
     score = _score_by_hits if normalisation == "hits" else _score
     blocks = search.query_chunks(len(items), max(ks) * len(ks), bytes_per_pair=100)
     parts = [score(items[rows], relevant[rows], ks, normalisation) for rows in blocks]
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    expected, lower, upper = (np.concatenate(part) for part in zip(*parts, strict=True))
+    # Where all orders are equal, rounding must not put the three out of order: plots draw their differences.
+    lower = np.minimum(lower, upper)
+    return np.clip(expected, lower, upper), lower, upper
 
 
-def audit(
-    ks: Sequence[int], values: Sequence[float], mean_relevant: float | None = None, tolerance: float = 0.0005
-) -> list[str]:
+def audit(ks, values, mean_relevant: float | None = None, tolerance: float = 0.0005) -> list[str]:
     """Contradictions in a row of mAP@K values that are normalised by K, one sentence each; none if it can be true.
 
     K * mAP@K, the mean sum of the precisions at the hits, never decreases with K, and never exceeds the mean number of
@@ -213,10 +212,7 @@ def _search(queries, database, query_labels, database_labels, own, ks, normalisa
 
 
 def _walk(items: np.ndarray, relevant: np.ndarray, depth: int) -> tuple:
-    """For ranks 1..depth: n, m, N, H and k; gain e_r; whether it is a hit in the worst, and in the best order.
-
-    All (queries, depth). Ranks behind the end of the database have n = m = 0.
-    """
+    """(queries, depth): n, m (0 behind the end of the database), N, H, k; e_r; hits of the worst and the best order."""
     ranks = torch.arange(1, depth + 1).repeat(len(items), 1)
     bucket = torch.searchsorted(torch.from_numpy(items.cumsum(axis=1)), ranks).numpy()
     items, relevant = (np.pad(counts, ((0, 0), (0, 1))) for counts in (items, relevant))
@@ -281,7 +277,6 @@ def _hypergeometric(h, n, m, j) -> np.ndarray:
 
 
 def _items_within(k: int, items: np.ndarray) -> np.ndarray:
-    """How many of the first k ranks lie in each bucket, (queries, distances)."""
     return np.clip(k - (items.cumsum(axis=1) - items), 0, items)
 
 
@@ -291,8 +286,8 @@ def _precision_at_hits(relevant: np.ndarray) -> np.ndarray:
 
 def _divisor(normalisation: str, ks: Sequence[int], relevant_total) -> np.ndarray:
     relevant_total = np.asarray(relevant_total)[:, None]
-    divisors = {"k": np.array([ks]), "min(k,relevant)": np.minimum(ks, relevant_total), "relevant": relevant_total}
-    return divisors[normalisation]
+    smaller = np.minimum(ks, relevant_total)
+    return {"k": np.array([ks]), "min(k,relevant)": smaller, "relevant": relevant_total}[normalisation]
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .codes import as_codes
+from .codes import as_codes, as_tensor
 
 WORK_SPACE_BYTES = 32 * 2**20
 
@@ -163,7 +163,7 @@ def _distances(queries: Tensor, columns: Tensor, out: Tensor | None = None) -> T
 
 
 def _as_excluded(exclude, queries: int, items: int) -> Tensor:
-    exclude = torch.full((queries,), -1) if exclude is None else torch.as_tensor(exclude)
+    exclude = torch.full((queries,), -1) if exclude is None else as_tensor(exclude)
     if exclude.shape != (queries,) or exclude.dtype != torch.int64:
         raise ValueError(
             f"found exclude of shape {tuple(exclude.shape)} and type {exclude.dtype}, expected ({queries},) of "

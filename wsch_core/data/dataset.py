@@ -94,6 +94,11 @@ class Dataset:
     def splits(self) -> dict[str, Split]:
         return {name: getattr(self, name) for name in SPLITS}
 
+    def label_counts(self) -> dict[str, np.ndarray]:
+        """Videos per class, (classes,), of each different split that has labels."""
+        different = {split.name: split for split in self.splits.values() if split.labels is not None}
+        return {name: np.asarray(split.labels.sum(axis=0), dtype=int) for name, split in different.items()}
+
     @property
     def queries_are_database(self) -> bool:
         return self.definition.queries_are_database

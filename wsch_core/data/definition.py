@@ -59,6 +59,10 @@ class Definition:
     def queries_are_database(self) -> bool:
         return self.splits["query"].same_as == "database"
 
+    def published_at(self, bits: int) -> dict[str, list[float]]:
+        """Published mAP@K rows at a number of bits, by method."""
+        return {row["method"]: row["map"] for row in self.published if row["bits"] == bits}
+
 
 def list_definitions() -> dict[str, Path]:
     """Every known data set by name, with its definition file."""

@@ -1,0 +1,30 @@
+# The same commands without make stand in the README.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.notebooks
+	$(BIN)/papermill --log-output --no-progress-bar notebooks/train.ipynb outputs/demo.ipynb -p dataset demo -p bits 64
+	$(BIN)/python -m wsch_core.report --notebook outputs/demo.ipynb
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(VENV)/.notebooks: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) '.[notebooks]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.notebooks
+	$(INSTALL) '.[notebooks,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,75 @@
+"""The project around the code: pins, notebooks, light imports, the README's promises."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[<>=!~\[ ;]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def pins() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!+-]+", line) for line in lines)
+    return {name_of(line): line.split("==")[1] for line in lines}
+
+
+@pytest.mark.parametrize("requirement", [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["test"]])
+def test_every_dependency_is_pinned_within_its_range(requirement):
+    pinned = pins()[name_of(requirement)]
+    lowest = requirement.split(">=")[1]
+    as_numbers = [[int(part) for part in re.findall(r"\d+", text)[:3]] for text in (pinned, lowest)]
+    assert as_numbers[0] >= as_numbers[1]
+    assert version(name_of(requirement)).split("+")[0] == pinned
+
+
+def test_torch_is_pinned_to_a_build_without_a_gpu():
+    assert pins()["torch"] == "2.13.0"
+
+
+def test_conda_users_get_the_same():
+    text = (ROOT / "environment.yml").read_text()
+    assert "--constraint constraints.txt" in text
+    extras = re.search(r"--editable \.\[(.*)\]", text).group(1).split(",")
+    assert set(extras) == set(EXTRAS)
+    assert "python>=" + PROJECT["requires-python"].removeprefix(">=") in text
+    listed = [line.strip().removeprefix("- ") for line in text.splitlines() if line.strip().startswith("- ")]
+    assert {name_of(item) for item in listed if not item.startswith("--")} == {"conda-forge", "python", "pip", "pip:"}
+
+
+def test_importing_the_core_stays_light():
+    """No plotting, widget or scikit-learn import behind `import wsch_core`."""
+    heavy = "matplotlib seaborn pandas ipywidgets IPython sklearn umap papermill".split()
+    code = f"import sys, wsch_core; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_public_interface_is_what_it_says():
+    import wsch_core
+
+    assert all(getattr(wsch_core, name, None) is not None for name in wsch_core.__all__)
+
+
+@pytest.mark.parametrize("command", ["make demo", "make test", "papermill notebooks/train.ipynb", "constraints.txt"])
+def test_the_readme_shows_the_commands(command):
+    assert command in (ROOT / "README.md").read_text()
+
+
+def test_the_readmes_python_example_is_run():
+    """tests/test_evaluation.py runs the README's Python example; here: it is the one in the package's docstring."""
+    import wsch_core
+
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
+    lines = [line.strip() for line in wsch_core.__doc__.split("\n\n", 1)[1].splitlines() if line.strip()]
+    assert all(line in example for line in lines)

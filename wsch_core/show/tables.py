@@ -1,0 +1,109 @@
+"""Tables for notebooks: what the data is, how it was trained, what it reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from ..data import Dataset
+from ..settings import Settings
+
+MEANINGS = {
+    "dataset": "data set",
+    "bits": "length of the hash code",
+    "seed": "of weights, order of videos, views, first centres",
+    "cycle": "',' is then, '+' is in the same pass",
+    "pretrain_epochs": "passes of reconstruction alone, first",
+    "epochs": "turns of the cycle",
+    "pretrain_masking_ratio": "share of frames hidden in pre-training and for the centres",
+    "masking_ratio": "share of frames hidden in the cycle",
+    "weight_reconstruction": "in the cycle",
+    "weight_cluster": "",
+    "weight_contrast": "",
+    "centers": "number of cluster centres",
+    "cluster_targets": "nearest centre of the own view, or swapped",
+    "cluster_temperature": "",
+    "contrast_temperature": "",
+    "tau_plus": "assumed share of false negatives",
+    "learning_rate": "Adam",
+    "learning_rate_schedule": "constant, or cosine with a short warm-up",
+    "batch_size": "videos, two views of each",
+    "encoder_width": "",
+    "decoder_width": "",
+    "attention_heads": "",
+    "ssd_head_width": "of the state-space mixer",
+    "state_size": "of the state-space mixer",
+    "device": "auto: the GPU if there is one",
+    "precision": "auto: bfloat16 where it is faster",
+}
+CHANGED = "●"
+
+
+def data_table(dataset: Dataset) -> Styler:
+    """Videos, frames, feature size, labels and bytes of each split."""
+    rows = []
+    for name, split in dataset.splits.items():
+        labels = split.labels
+        rows.append(
+            {
+                "split": "query (the database itself)" if name == "query" and dataset.queries_are_database else name,
+                "videos": f"{len(split):,}",
+                "frames": dataset.frames,
+                "feature size": f"{dataset.feature_size:,}",
+                "classes seen": "no labels" if labels is None else f"{int((labels.sum(axis=0) > 0).sum()):,}",
+                "labels per video": "" if labels is None else f"{labels.sum() / len(split):.2f}",
+                "MB": f"{split.features.tensor.nbytes / 1e6:,.1f}",
+            }
+        )
+    return plain(pd.DataFrame(rows), left=["split"])
+
+
+def settings_table(settings: Settings) -> Styler:
+    """Every setting beside the published value; a dot marks where they differ."""
+    published = Settings()
+    rows = [
+        {
+            "": CHANGED if value != getattr(published, name) and name != "dataset" else "",
+            "setting": name,
+            "value": str(value),
+            "published": "" if name in ("dataset", "device", "precision") else str(getattr(published, name)),
+            "meaning": MEANINGS[name],
+        }
+        for name, value in settings.as_dict().items()
+    ]
+    table = plain(pd.DataFrame(rows), left=["", "setting", "value", "published", "meaning"])
+    return table.set_caption(f"{CHANGED} differs from the published value (ActivityNet's)")
+
+
+def map_table(ks: Sequence[int], rows: Mapping[str, Sequence[float]]) -> Styler:
+    """mAP@K by method; the best hashing method of each column is bold. `rows` ends with the real-valued line."""
+    names, values = list(rows), np.array([list(row) for row in rows.values()])
+    columns = [f"mAP@{k}" for k in ks]
+    frame = pd.DataFrame(values, columns=columns)
+    frame.insert(0, "method", names)
+    best = values[:-1].max(axis=0)
+    table = plain(frame, left=["method"]).format("{:.3f}", subset=columns)
+    for place, column in enumerate(columns):
+        rows_at_best = [row for row in range(len(names) - 1) if values[row, place] == best[place]]
+        table = table.set_properties(subset=pd.IndexSlice[rows_at_best, [column]], **{"font-weight": "bold"})
+    return table
+
+
+def plain(frame: pd.DataFrame, left: Sequence[str] = ()) -> Styler:
+    """A table without index, numbers to the right, words to the left; every text is escaped."""
+    right = [column for column in frame.columns if column not in left]
+    heads = {
+        column: [{"selector": "th", "props": [("text-align", "left" if column in left else "right")]}]
+        for column in frame.columns
+    }
+    return (
+        frame.style.hide(axis="index")
+        .format(escape="html")
+        .set_properties(subset=right, **{"text-align": "right"})
+        .set_properties(subset=list(left), **{"text-align": "left"})
+        .set_table_styles(heads)
+        .set_table_styles([{"selector": "caption", "props": "caption-side: bottom; text-align: left"}], overwrite=False)
+    )
