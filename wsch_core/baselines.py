@@ -103,7 +103,7 @@ def _principal_directions(name: str, features: Tensor, mean: Tensor, bits: int) 
     variances, directions = scipy.linalg.eigh(covariance.cpu().numpy(), subset_by_index=leading)
     # Variance below this is rounding, and a bit made of it would be noise.
     rounding = np.finfo(np.float64).eps * (size * variances[-1] + float(mean.square().sum()))
-    span = min(int((variances > rounding).sum()), videos - 1)
+    span = int((variances > rounding).sum())
     if bits > span:
         raise ValueError(
             f"found {videos} training videos with features of size {size} that vary in {span} directions, but {name} "

@@ -330,9 +330,7 @@ def _as_labels(labels, videos: int) -> scipy.sparse.csr_array:
             f"found labels of shape {labels.shape} for {videos} videos, values {np.unique(labels.data)[:5]}, expected "
             "a multi-hot row (videos, classes) of 0 and 1 for each of at least one video"
         )
-    labels = labels.astype(bool)
-    labels.eliminate_zeros()
-    return labels
+    return labels.astype(bool)
 
 
 def _own_positions(self_match: str, query_ids, database_ids, queries: int, items: int) -> np.ndarray:

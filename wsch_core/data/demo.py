@@ -35,6 +35,11 @@ PER_CLASS = {"train": 40, "database": 20, "query": 5}  # videos of each digit an
 SHARES = {"train": 0.40, "database": 0.24, "query": 0.10, "extractor": 0.26}  # of the digit images
 EXTRACTOR_FRAMES = 40_000  # seen once each
 BATCH = 100
+PLACE_WEIGHT = 1.0  # of the extractor's loss on where the digit is, beside which digit it is
+CLOUD = 0.5  # brightest background
+NOISE = 0.04  # standard deviation of a pixel
+HIDDEN = 0.25  # share of frames in which a card hides part of the digit
+INTRUDER = 0.15  # share of frames in which another digit flashes up
 GREYS = 32  # grey levels kept: the eye sees no loss, and the pictures pack into half the space
 
 
@@ -203,12 +208,6 @@ def _backgrounds(videos: int, frames: int) -> Tensor:
     return CLOUD * (mix * clouds[0] + (1 - mix) * clouds[1])
 
 
-CLOUD = 0.6
-NOISE = 0.08
-HIDDEN = 0.35
-INTRUDER = 0.35
-
-
 def _render(pictures: Tensor, intruders: Tensor, centre: Tensor, size: Tensor, turn: Tensor, ink: Tensor) -> Tensor:
     """Frames as an eye sees them: n videos of f frames.
 
@@ -301,15 +300,12 @@ def _train_extractor(pictures: Tensor, digits: Tensor, share: Tensor) -> Extract
         intruders = pictures[share[torch.randint(len(share), (BATCH, 1))]]
         feats = extractor(_render(pictures[image], intruders, centre, size, turn, ink)[:, 0])
         loss = F.cross_entropy(extractor.digit(feats), digits[image])
-        loss = loss + PLACE * F.mse_loss(extractor.place(feats), centre[:, 0])
+        loss = loss + PLACE_WEIGHT * F.mse_loss(extractor.place(feats), centre[:, 0])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
     return extractor.eval()
-
-
-PLACE = 4.0
 
 
 @torch.no_grad()

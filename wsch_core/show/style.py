@@ -19,6 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import text_to_path
 
+from ..run import Run
+
 WIDTH = 9.6  # inches, a notebook column
 DPI = 100  # on screen
 SAVED_DPI = 150
@@ -235,3 +237,9 @@ def _png(figure: Figure, dpi: int) -> bytes:
     with _quiet():
         figure.savefig(memory, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.12, facecolor="white")
     return memory.getvalue()
+
+
+def keep(figure: Figure, run: Run, name: str) -> Figure:
+    """Save a figure in a run's folder, as figures/<name>.png, and hand it on to be shown."""
+    save(figure, run.folder / "figures" / f"{name}.png")
+    return figure

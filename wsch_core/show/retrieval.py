@@ -1,0 +1,124 @@
+"""Queries and the videos that their codes retrieve, as a static figure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from ..data import Dataset
+from ..search import nearest
+from .frames import as_image, pictures
+from .style import BLUE, INK, PAPER, SMALL, SOFT, VERMILION, WIDTH, Picture, empty, label, place, sheet, style
+
+CARD, GAP = 0.88, 0.14  # inches
+LEFT, FIRST = 0.12, 1.28  # inches: the query's card, the first result's card
+FILM = 4  # small frames beneath the large one
+ROW = 0.24 + CARD + CARD / FILM + 0.46
+MOST_RESULTS = int((WIDTH - FIRST) / (CARD + 0.06))
+HIT, MISS = "✓", "✗"
+
+
+@dataclass(frozen=True)
+class Video:
+    """A query, or one of its results."""
+
+    id: str
+    labels: str
+    picture: np.ndarray | None = None  # (frames, h, w[, 3]) uint8 keyframes, or (frames, 3) uint8 colours
+    distance: int | None = None  # Hamming distance from the query; None for the query itself
+    relevant: bool | None = None  # shares a label with the query; None where labels are not known
+
+
+def retrieved(
+    codes: Mapping[str, Tensor], dataset: Dataset, queries: int = 6, neighbours: int = 8, seed: int = 0
+) -> Picture:
+    """Some queries, drawn at random, and their nearest database videos; a query's own entry is left out.
+
+    codes: "query" and "database", (videos, bits) of ±1
+    """
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(dataset.query))[:queries]).tolist()
+    itself = torch.tensor(chosen) if dataset.queries_are_database else None
+    available = len(dataset.database) - dataset.queries_are_database
+    found, distances = nearest(codes["query"][chosen], codes["database"], min(neighbours, available), itself)
+    query_pictures = pictures(dataset.query, chosen)
+    rows = []
+    for place_, (query, places) in enumerate(zip(chosen, found.tolist(), strict=True)):
+        shown = pictures(dataset.database, places)
+        results = [
+            Video(
+                dataset.database.ids[video],
+                dataset.database.label_names(video),
+                shown[rank],
+                int(distances[place_, rank]),
+                _share_a_label(dataset, query, video),
+            )
+            for rank, video in enumerate(places)
+        ]
+        rows.append((Video(dataset.query.ids[query], dataset.query.label_names(query), query_pictures[place_]), results))
+    return retrieval_figure(rows)
+
+
+def _share_a_label(dataset: Dataset, query: int, video: int) -> bool | None:
+    if dataset.query.labels is None or dataset.database.labels is None:
+        return None
+    return (dataset.query.labels[[query]] @ dataset.database.labels[[video]].T).nnz > 0
+
+
+def retrieval_figure(rows: Sequence[tuple[Video, Sequence[Video]]]) -> Picture:
+    """A row per query: the query, then its results, the nearest first. At most 8 results fit.
+
+    Hits have a check mark and a solid frame, misses a cross and a dashed one. Results at the same distance are bracketed:
+    their order means nothing.
+    """
+    if not rows:
+        return empty("No queries to show.")
+    with style():
+        figure, axes = sheet(WIDTH, 0.42 + ROW * len(rows))
+        axes.text(LEFT, 0.22, "query", fontweight="bold")
+        axes.text(FIRST, 0.22, "nearest videos, d = Hamming distance", fontweight="bold")
+        legend = f"{HIT} shares a label (solid frame)   {MISS} does not (dashed)   ┌─┐ same distance"
+        axes.text(WIDTH - 0.1, 0.22, legend, ha="right", fontsize=SMALL, color=SOFT)
+        for row, (query, results) in enumerate(rows):
+            top = 0.42 + row * ROW
+            _card(axes, query, LEFT, top + 0.16)
+            pitch = (WIDTH - FIRST - 0.08) / max(len(results[:MOST_RESULTS]), 8)
+            for rank, video in enumerate(results[:MOST_RESULTS]):
+                _card(axes, video, FIRST + rank * pitch, top + 0.16)
+            _bracket_ties(axes, results[:MOST_RESULTS], top + 0.09, pitch)
+    return figure
+
+
+def _card(axes: Axes, video: Video, left: float, top: float) -> None:
+    """One video: its middle frame, a film of small ones, a frame of the right style, and two lines of text."""
+    film = CARD / FILM
+    if video.picture is None:
+        axes.add_patch(Rectangle((left, top), CARD, CARD + film, facecolor=PAPER, edgecolor="none"))
+        axes.text(left + CARD / 2, top + CARD / 2, "no picture", ha="center", fontsize=SMALL, color=SOFT)
+    else:
+        place(axes, as_image(video.picture[len(video.picture) // 2]), left, top, CARD, CARD)
+        for column, frame in enumerate(np.linspace(0, len(video.picture) - 1, FILM).round().astype(int)):
+            place(axes, as_image(video.picture[frame]), left + column * film, top + CARD, film, film)
+    colour, dashes, width = {True: (BLUE, "-", 2.2), False: (VERMILION, (0, (3, 2)), 1.8), None: (INK, "-", 0.8)}[
+        video.relevant
+    ]
+    frame = Rectangle((left, top), CARD, CARD + film, fill=False, edgecolor=colour, linestyle=dashes, linewidth=width)
+    axes.add_patch(frame)
+    mark = {True: f"{HIT}  ", False: f"{MISS}  ", None: ""}[video.relevant]
+    first = label(video.id, CARD, SMALL, middle=True) if video.distance is None else f"{mark}d = {video.distance}"
+    axes.text(left, top + CARD + film + 0.15, first, fontsize=SMALL, color=colour, fontweight="bold")
+    axes.text(left, top + CARD + film + 0.29, label(video.labels, CARD, SMALL), fontsize=SMALL, color=SOFT)
+
+
+def _bracket_ties(axes: Axes, results: Sequence[Video], top: float, pitch: float) -> None:
+    start = 0
+    for _, group in groupby(results, key=lambda video: video.distance):
+        count = len(list(group))
+        if count > 1:
+            left, right = FIRST + start * pitch, FIRST + (start + count - 1) * pitch + CARD
+            axes.plot([left, left, right, right], [top + 0.05, top, top, top + 0.05], color=SOFT, linewidth=0.9)
+        start += count
