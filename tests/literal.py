@@ -48,7 +48,10 @@ def training_losses(model: WSCH, frames, views, centers, settings):
     for view in views:
         visible = torch.stack([video[numbers] for video, numbers in zip(frames, view, strict=True)])
         hidden = torch.stack(
-            [video[[n for n in range(len(video)) if n not in numbers.tolist()]] for video, numbers in zip(frames, view, strict=True)]
+            [
+                video[[n for n in range(len(video)) if n not in numbers.tolist()]]
+                for video, numbers in zip(frames, view, strict=True)
+            ]
         )
         codes = model.frame_codes(visible)
         losses["reconstruction"] += reconstruction(decode_all_tokens(model, codes, hidden.shape[1]), hidden)

@@ -43,7 +43,9 @@ def test_several_files_for_a_split(tiny_folder):
         with h5py.File(tiny_folder / f"{part}.h5", "r+") as file:
             file["ids"] = [f"{part}{row}" for row in range(videos)]
             file["keyframes"] = np.full((videos, FRAMES, 4, 4), ord(part), np.uint8)
-    replace_definition(tiny_folder, '"database.h5"\nlabels = "database.mat"', '["a.h5", "b.h5"]\nlabels = ["a.mat", "b.mat"]')
+    replace_definition(
+        tiny_folder, '"database.h5"\nlabels = "database.mat"', '["a.h5", "b.h5"]\nlabels = ["a.mat", "b.mat"]'
+    )
     database = load_dataset("tiny").database
     assert len(database) == database.labels.shape[0] == 9
     assert database.ids[4:6] == ["a4", "b0"]

@@ -1,4 +1,3 @@
-
 import h5py
 import numpy as np
 import pytest
@@ -52,7 +51,7 @@ def test_digit_images_are_dealt_once_and_evenly():
 
 def test_frames_are_small_pictures():
     torch.manual_seed(0)
-    pictures, digits = demo._load_digits()
+    pictures, _ = demo._load_digits()
     frames = demo._render_videos(pictures, torch.arange(100), torch.arange(3), torch.tensor([0, 3, 5]))
     assert frames.shape == (3, demo.FRAMES, demo.SIDE, demo.SIDE)
     assert frames.dtype == torch.uint8
@@ -111,7 +110,7 @@ def test_the_slower_of_two_builders_keeps_the_faster_ones_set(small, tmp_path, m
 
 def test_an_unwritable_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="Cannot make the demo set in .*WSCH_DATA"):
+    with pytest.raises(OSError, match=r"Cannot make the demo set in .*WSCH_DATA"):
         build(tmp_path / "file" / "demo")
 
 

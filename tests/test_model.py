@@ -18,7 +18,9 @@ def test_one_mask_query_equals_all_mask_tokens(model, hidden):
     model = model.double()
     codes = torch.randn(5, 4, 16, dtype=torch.float64).sign()
     expected = decode_all_tokens(model, codes, hidden)
-    torch.testing.assert_close(model.decoder(codes, hidden).unsqueeze(1).expand_as(expected), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        model.decoder(codes, hidden).unsqueeze(1).expand_as(expected), expected, rtol=1e-12, atol=1e-12
+    )
 
 
 def test_one_mask_query_has_the_gradients_of_all_mask_tokens(model):
@@ -37,7 +39,9 @@ def test_one_mask_query_has_the_gradients_of_all_mask_tokens(model):
 
 def test_attention_equals_its_definition(model):
     tokens = torch.randn(3, 5, 64)
-    torch.testing.assert_close(model.encoder.attention(tokens, tokens), attention(model.encoder.attention, tokens), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        model.encoder.attention(tokens, tokens), attention(model.encoder.attention, tokens), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_convolution_is_causal_and_mixes_pairs_of_channels(model):

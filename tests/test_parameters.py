@@ -2,7 +2,7 @@ import pytest
 
 from wsch_core.parameters import chosen_settings
 
-INJECTED = "# Parameters\nbits = 32\nrun = \"mine\"\n"
+INJECTED = '# Parameters\nbits = 32\nrun = "mine"\n'
 
 
 def test_settings_are_taken_from_the_notebooks_variables():

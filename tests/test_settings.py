@@ -15,7 +15,13 @@ def test_defaults_are_the_published_values():
     assert (s.pretrain_epochs, s.epochs, s.pretrain_masking_ratio, s.masking_ratio) == (100, 300, 0.9, 0.6)
     assert (s.weight_reconstruction, s.weight_cluster, s.weight_contrast) == (1, 0.02, 1)
     assert (s.cluster_temperature, s.contrast_temperature, s.tau_plus) == (0.2, 0.5, 0.1)
-    assert (s.encoder_width, s.decoder_width, s.attention_heads, s.ssd_head_width, s.state_size) == (1024, 1024, 4, 128, 64)
+    assert (s.encoder_width, s.decoder_width, s.attention_heads, s.ssd_head_width, s.state_size) == (
+        1024,
+        1024,
+        4,
+        128,
+        64,
+    )
     assert (s.cycle, s.cluster_targets, s.learning_rate_schedule) == ("centers, cluster, contrast", "own", "constant")
 
 
@@ -76,11 +82,14 @@ def test_settings_are_frozen_and_round_trip():
     assert replace(settings, bits=64) == Settings()
 
 
-@given(st.sampled_from(NAMES), st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers()))
+@given(
+    st.sampled_from(NAMES),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers()),
+)
 def test_any_value_is_taken_or_refused_by_name(name, value):
     try:
         settings = Settings(**{name: value})
     except ValueError as error:
-        assert name in str(error)
+        assert name in str(error)  # noqa: PT017
     else:
         assert getattr(settings, name) == value

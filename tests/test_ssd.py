@@ -12,7 +12,14 @@ def arguments(batch=2, frames=7, heads=3, width=4, state=5, seed=0):
     normal = lambda *shape: torch.randn(*shape, generator=draw, dtype=DOUBLE)  # noqa: E731
     step = torch.rand(batch, frames, heads, generator=draw, dtype=DOUBLE) + 0.1
     decay = -torch.rand(heads, generator=draw, dtype=DOUBLE) * 4
-    return normal(batch, frames, heads, width), step, decay, normal(batch, frames, state), normal(batch, frames, state), normal(heads)
+    return (
+        normal(batch, frames, heads, width),
+        step,
+        decay,
+        normal(batch, frames, state),
+        normal(batch, frames, state),
+        normal(heads),
+    )
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 30])
@@ -36,7 +43,13 @@ def test_fast_decay_forgets_and_stays_finite():
     inputs, step, _, write, read, skip = arguments()
     decay = torch.full((3,), -1e6, dtype=DOUBLE, requires_grad=True)
     out = ssd(inputs, step, decay, write, read, skip)
-    alone = torch.stack([ssd(*(a[:, t : t + 1] for a in (inputs, step)), decay, write[:, t : t + 1], read[:, t : t + 1], skip) for t in range(7)], 1)
+    alone = torch.stack(
+        [
+            ssd(*(a[:, t : t + 1] for a in (inputs, step)), decay, write[:, t : t + 1], read[:, t : t + 1], skip)
+            for t in range(7)
+        ],
+        1,
+    )
     torch.testing.assert_close(out, alone.squeeze(2))
     out.sum().backward()
     assert torch.isfinite(decay.grad).all()

@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -44,11 +45,18 @@ def test_a_run_folder_holds_the_whole_run(tiny, tiny_settings):
     assert run.record["dataset"]["train_videos"] == 21
     assert {"torch", "python"} <= run.record["versions"].keys()
     history = run.history
-    assert [line["tasks"] for line in history] == [[], ["centers"], ["cluster"], ["contrast"]] + [["centers"], ["cluster"], ["contrast"]]
+    assert [line["tasks"] for line in history] == [[], *[["centers"], ["cluster"], ["contrast"]] * 2]
     assert history[2]["losses"].keys() == {"reconstruction", "cluster", "total"}
-    assert history[3]["losses"]["total"] == pytest.approx(history[3]["losses"]["reconstruction"] + history[3]["losses"]["contrast"], rel=1e-5)
+    assert history[3]["losses"]["total"] == pytest.approx(
+        history[3]["losses"]["reconstruction"] + history[3]["losses"]["contrast"], rel=1e-5
+    )
     assert history[1]["inertia"] > 0
-    assert {path.name for path in run.folder.iterdir()} == {"settings.json", "history.jsonl", "weights.safetensors", "checkpoint-000007.safetensors"}
+    assert {path.name for path in run.folder.iterdir()} == {
+        "settings.json",
+        "history.jsonl",
+        "weights.safetensors",
+        "checkpoint-000007.safetensors",
+    }
     codes = encode(load_run("first").model(), tiny.query.features)
     assert codes.shape == (5, 16)
 
@@ -59,7 +67,9 @@ def test_training_lowers_the_loss(tiny, tiny_settings):
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("cycle", ["contrast", "centers, cluster+contrast", "centers, contrast, cluster", "centers, cluster"])
+@pytest.mark.parametrize(
+    "cycle", ["contrast", "centers, cluster+contrast", "centers, contrast, cluster", "centers, cluster"]
+)
 def test_every_cycle_trains(tiny, tiny_settings, cycle):
     run = fit(replace(tiny_settings, cycle=cycle, epochs=1), tiny, name="r", callbacks=[])
     learned = {task for line in run.history for task in line["losses"]}
@@ -115,7 +125,9 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tiny, tiny_settings, afte
 def test_more_epochs_can_be_added(tiny, tiny_settings):
     fit(tiny_settings, tiny, name="short", callbacks=[])
     longer = replace(tiny_settings, epochs=4)
-    assert_same_run(fit(longer, tiny, name="long", callbacks=[]), fit(longer, tiny, name="short", callbacks=[], resume=True))
+    assert_same_run(
+        fit(longer, tiny, name="long", callbacks=[]), fit(longer, tiny, name="short", callbacks=[], resume=True)
+    )
     assert load_run("short").settings.epochs == 4
 
 
@@ -154,7 +166,7 @@ def test_a_name_that_is_no_folder_name_is_refused(tiny, tiny_settings, name):
 def test_an_unwritable_folder_is_named(tiny, tiny_settings, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("WSCH_OUTPUTS", str(tmp_path / "file" / "outputs"))
-    with pytest.raises(OSError, match="cannot be written .*set WSCH_OUTPUTS to a writable folder"):
+    with pytest.raises(OSError, match=r"cannot be written .*set WSCH_OUTPUTS to a writable folder"):
         fit(tiny_settings, tiny, callbacks=[])
 
 
@@ -168,7 +180,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny, tiny_setti
 def test_settings_that_do_not_fit_the_data_are_refused(tiny, tiny_settings):
     with pytest.raises(ValueError, match="centers is 43, but tiny has 21 training videos, which give 42 codes"):
         fit(replace(tiny_settings, centers=43), tiny, callbacks=[])
-    with pytest.raises(ValueError, match="masking ratio of 0.05 hides none of a video's 10 frames"):
+    with pytest.raises(ValueError, match=r"masking ratio of 0.05 hides none of a video's 10 frames"):
         fit(replace(tiny_settings, masking_ratio=0.05), tiny, callbacks=[])
     with pytest.raises(ValueError, match="device is 'gpu': it must be auto, cpu, cuda"):
         fit(replace(tiny_settings, device="gpu"), tiny, callbacks=[])
@@ -194,7 +206,7 @@ def test_learning_rate_schedules():
     rates = [learning_rate(cosine, step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.02)
     assert max(rates) == rates[4] == rates[5] == pytest.approx(0.1)
-    assert all(later < earlier for earlier, later in zip(rates[5:], rates[6:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(rates[5:]))
     assert 0 < rates[-1] < 0.001
     assert learning_rate(cosine, 0, 1) == pytest.approx(0.1)
 

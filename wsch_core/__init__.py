@@ -1,9 +1,9 @@
 """WSCH: self-supervised video hashing with a wide, shallow autoencoder and cyclic multi-task learning.
 
-    from wsch_core import evaluate_run, fit, load_dataset, settings_for
-    dataset = load_dataset("demo")
-    run = fit(settings_for(dataset, bits=64), dataset)
-    results = evaluate_run(run, dataset)
+from wsch_core import evaluate_run, fit, load_dataset, settings_for
+dataset = load_dataset("demo")
+run = fit(settings_for(dataset, bits=64), dataset)
+results = evaluate_run(run, dataset)
 """
 
 from .data import load_dataset

@@ -23,7 +23,9 @@ class Clustering:
     iterations: int
 
 
-def find_centers(codes: Tensor, count: int, former: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Clustering]:
+def find_centers(
+    codes: Tensor, count: int, former: Tensor | None, generator: torch.Generator
+) -> tuple[Tensor, Clustering]:
     """Binary cluster centres of codes: k-means, then the sign of its means.
 
     codes: (n, b) of ±1; former: (K, b) of ±1, the centres to start from, or None to start from k-means++
@@ -51,7 +53,7 @@ def kmeans(codes: Tensor, start: Tensor) -> Clustering:
     tolerance = TOLERANCE * codes.var(dim=0, correction=0).mean()
     square = codes.square().sum(dim=1)
     means, former = start, None
-    for iteration in range(1, MOST_ITERATIONS + 1):
+    for iteration in range(1, MOST_ITERATIONS + 1):  # noqa: B007 (told in the result)
         nearest, distances = _assign(codes, square, means)
         if former is not None and torch.equal(nearest, former):
             break

@@ -62,7 +62,7 @@ class Results:
         }
 
 
-def settings_for(dataset: Dataset, **chosen: Any) -> Settings:
+def settings_for(dataset: Dataset, /, **chosen: Any) -> Settings:
     """Settings for a data set: what is chosen, else the data set's own defaults, else the published values.
 
     None leaves a choice open. Raises ValueError for unknown names and bad values.

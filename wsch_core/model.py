@@ -107,7 +107,9 @@ class CausalConvolution(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs: (batch, frames, groups x 2) -> the same shape"""
         batch, frames, _ = inputs.shape
-        grouped = inputs.unflatten(-1, (-1, self.CHANNELS)).permute(2, 0, 1, 3).reshape(-1, batch, frames * self.CHANNELS)
+        grouped = (
+            inputs.unflatten(-1, (-1, self.CHANNELS)).permute(2, 0, 1, 3).reshape(-1, batch, frames * self.CHANNELS)
+        )
         mixed = grouped @ self.band(frames)
         return mixed.view(-1, batch, frames, self.CHANNELS).permute(1, 2, 0, 3).reshape(inputs.shape)
 

@@ -1,6 +1,6 @@
 """A run in words and plain tables: what `make demo` prints.
 
-    python -m wsch_core.report [run] [--notebook path]
+python -m wsch_core.report [run] [--notebook path]
 """
 
 from __future__ import annotations

@@ -113,7 +113,10 @@ class Run:
             raise FileNotFoundError(f"{path} is missing: evaluate the run first.")
         with h5py.File(path, "r") as file:
             return {
-                split: (unpack(torch.from_numpy(group["packed"][:]), int(group.attrs["bits"])), group["ids"].asstr()[:].tolist())
+                split: (
+                    unpack(torch.from_numpy(group["packed"][:]), int(group.attrs["bits"])),
+                    group["ids"].asstr()[:].tolist(),
+                )
                 for split, group in file.items()
             }
 
@@ -134,7 +137,9 @@ def create_run(name: str, record: dict[str, Any]) -> Run:
             f"{folder} exists: choose another run name, resume this run, or remove the folder."
         ) from None
     except OSError as error:
-        raise OSError(f"{folder} cannot be written ({error.strerror}): set WSCH_OUTPUTS to a writable folder.") from error
+        raise OSError(
+            f"{folder} cannot be written ({error.strerror}): set WSCH_OUTPUTS to a writable folder."
+        ) from error
     return run
 
 
@@ -176,7 +181,9 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror or error}): free some space, or make it writable.") from error
+        raise OSError(
+            f"{path} cannot be written ({error.strerror or error}): free some space, or make it writable."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

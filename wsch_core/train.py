@@ -150,7 +150,9 @@ class _Loop:
             if time.perf_counter() - last_read > SECONDS_BETWEEN_READS:
                 last_read = time.perf_counter()
                 means = _read_losses(recorded[: step + 1], [*weights, "total"], current)
-                self.tell(current, (step + 1) / self.steps_in_pass, means, (step + 1) * len(videos) / (last_read - start))
+                self.tell(
+                    current, (step + 1) / self.steps_in_pass, means, (step + 1) * len(videos) / (last_read - start)
+                )
         return {
             "losses": _read_losses(recorded, [*weights, "total"], current),
             "learning_rate": state.optimizer.param_groups[0]["lr"],
@@ -279,4 +281,3 @@ class _Clock:
         done = before + share * expected[current.number]
         left = after + (1 - share) * expected[current.number]
         return done / (done + left), left
-

@@ -60,7 +60,9 @@ class Split:
                 if "keyframes" not in file:
                     return None
                 stored = file["keyframes"]
-                pictures += [(place, stored[v - start]) for place, v in enumerate(videos) if 0 <= v - start < len(stored)]
+                pictures += [
+                    (place, stored[v - start]) for place, v in enumerate(videos) if 0 <= v - start < len(stored)
+                ]
                 start += len(stored)
         return np.stack([picture for _, picture in sorted(pictures, key=lambda pair: pair[0])])
 

@@ -303,9 +303,7 @@ def _name_ends(axes: Axes, ends: list[tuple]) -> None:
             end = axes.transAxes.inverted().transform(axes.transData.transform((k, value)))
             axes.plot([end[0], 1.035], [end[1], y], transform=beside, color=FAINT, lw=0.8, clip_on=False, zorder=1)
         mark = {"color": look["color"], "marker": look["marker"], "ls": look["ls"], "lw": look["lw"]}
-        axes.plot(
-            [1.04, 1.065, 1.09], [y] * 3, transform=beside, clip_on=False, markevery=[1], markersize=5, **mark
-        )
+        axes.plot([1.04, 1.065, 1.09], [y] * 3, transform=beside, clip_on=False, markevery=[1], markersize=5, **mark)
         number = f"{value:.3f}" if np.isfinite(value) else "–"
         axes.text(1.1, y, number, transform=beside, va="center", fontsize=8, fontweight=weight)
         axes.text(1.16, y, label(name, 1.3, 8, weight), transform=beside, va="center", fontsize=8, fontweight=weight)
@@ -333,7 +331,9 @@ def spread(at: Sequence[float], gap: float) -> list[float]:
             starts.pop()
             groups[-1] += last
     placed = np.empty(len(at))
-    placed[order] = [start + gap * place for start, group in zip(starts, groups, strict=True) for place in range(len(group))]
+    placed[order] = [
+        start + gap * place for start, group in zip(starts, groups, strict=True) for place in range(len(group))
+    ]
     return placed.tolist()
 
 
@@ -353,16 +353,20 @@ def code_health_figure(
         figure = picture(WIDTH, 4.3 if title else 4.0, layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
         _balance_panel(left, balance)
-        image = right.imshow(correlation, cmap=colormaps["RdBu_r"].with_extremes(bad=FAINT), vmin=-1, vmax=1, interpolation="nearest")
+        image = right.imshow(
+            correlation, cmap=colormaps["RdBu_r"].with_extremes(bad=FAINT), vmin=-1, vmax=1, interpolation="nearest"
+        )
         right.set(xlabel="bit", ylabel="bit")
         right.set_title("correlation of bits")
         right.spines[:].set_visible(False)
         for axis in (left.xaxis, right.xaxis, right.yaxis):
             axis.set_major_locator(MaxNLocator(8, integer=True))
-        figure.colorbar(image, ax=right, label="correlation", ticks=(-1, -0.5, 0, 0.5, 1), shrink=0.86).outline.set_visible(
-            False
+        figure.colorbar(
+            image, ax=right, label="correlation", ticks=(-1, -0.5, 0, 0.5, 1), shrink=0.86
+        ).outline.set_visible(False)
+        figure.supxlabel(
+            _health_line(balance, correlation, distinct, videos), x=0.008, ha="left", fontsize=8.5, color=INK
         )
-        figure.supxlabel(_health_line(balance, correlation, distinct, videos), x=0.008, ha="left", fontsize=8.5, color=INK)
         heading(figure, title)
     return figure
 

@@ -59,7 +59,9 @@ def retrieved(
             )
             for rank, video in enumerate(places)
         ]
-        rows.append((Video(dataset.query.ids[query], dataset.query.label_names(query), query_pictures[place_]), results))
+        rows.append(
+            (Video(dataset.query.ids[query], dataset.query.label_names(query), query_pictures[place_]), results)
+        )
     return retrieval_figure(rows)
 
 

@@ -1,0 +1,118 @@
+"""The notebooks as they are committed, and as they run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SMALL = {
+    "dataset": "tiny", "bits": 8, "pretrain_epochs": 1, "epochs": 1, "centers": 4, "encoder_width": 64,
+    "decoder_width": 32, "device": "cpu", "run": "small",
+}  # fmt: skip
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestSources:
+    def test_holds_no_outputs_and_no_trace_of_papermill(self, path):
+        notebook = nbformat.read(path, as_version=4)
+        assert notebook.metadata.kernelspec.name == "python3"
+        assert "papermill" not in notebook.metadata
+        for cell in code_cells(notebook):
+            assert not cell.outputs
+            assert cell.execution_count is None
+            assert "injected-parameters" not in cell.metadata.get("tags", [])
+
+    def test_has_one_title_one_cell_of_parameters_and_short_cells(self, path):
+        notebook = nbformat.read(path, as_version=4)
+        assert sum("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells) == 1
+        titles = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+        assert sum(line.startswith("# ") for line in titles) == 1
+        for cell in code_cells(notebook):
+            assert len(cell.source.splitlines()) <= 15
+            assert not any(word in cell.source for word in ("!pip", "sys.path", "class ", str(ROOT)))
+
+    def test_papermill_reads_every_parameter_and_its_help(self, path):
+        found = papermill.inspect_notebook(str(path))
+        cell = next(c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
+        assert len(found) == len(cell.source.splitlines())
+        assert all(entry["help"] for entry in found.values())
+
+
+def run_papermill(folder, *parameters, notebook="notebooks/train.ipynb"):
+    """Papermill as its users call it: a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", "papermill", "--log-output", "--no-progress-bar", notebook]
+    environment = os.environ | {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    return subprocess.run(
+        [*command, *parameters], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def as_options(parameters):
+    return [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+
+
+@pytest.fixture
+def executed(tiny_folder, tmp_path):
+    """The train notebook, executed on the tiny set from the notebooks' own folder."""
+    out = tmp_path / "out.ipynb"
+    done = run_papermill(ROOT / "notebooks", str(out), *as_options(SMALL), notebook="train.ipynb")
+    assert done.returncode == 0, done.stderr
+    return done, nbformat.read(out, as_version=4), tmp_path / "outputs" / "small"
+
+
+@pytest.mark.slow
+def test_train_runs_and_keeps_everything(executed):
+    done, notebook, folder = executed
+    figures = {path.stem for path in (folder / "figures").glob("*.png")}
+    assert figures == {"losses", "map", "radius", "code_health", "retrieved"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert list(metrics["methods"]) == ["WSCH", "LSH", "PCAH", "ITQ"]
+    shown = "".join(str(output) for cell in code_cells(notebook) for output in cell.outputs)
+    assert f"{metrics['methods']['WSCH']['expected'][1]:.3f}" in shown
+    assert f"{metrics['real_valued'][1]:.3f}" in shown
+    assert sum("image/png" in output.get("data", {}) for cell in code_cells(notebook) for output in cell.outputs) == 7
+    assert "videos/s" in done.stderr  # progress reaches papermill's log
+    training = next(cell for cell in code_cells(notebook) if "fit(" in cell.source)
+    assert len("".join(output.get("text", "") for output in training.outputs).splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_train_gives_what_python_gives(executed, tiny, tmp_path):
+    from wsch_core import fit, load_run, settings_for
+    from wsch_core.run import read_tensors
+
+    _, _, folder = executed
+    settings = load_run("small").settings
+    chosen = {name: value for name, value in SMALL.items() if name not in ("run", "dataset")}
+    assert settings == settings_for(tiny, **chosen)
+    ours = read_tensors(fit(settings, tiny, name="python", callbacks=[]).folder / "weights.safetensors")
+    theirs = read_tensors(folder / "weights.safetensors")
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"bitz": 32}, "'bitz' is not a known parameter: did you mean 'bits'?"),
+        ({"bits": 0}, "bits is 0: it must be a whole number of at least 1."),
+        ({"dataset": "tinny"}, "'tinny' is not a known data set: did you mean 'tiny'?"),
+    ],
+    ids=["misspelt", "bad value", "unknown data set"],
+)
+def test_train_refuses_at_once(tiny_folder, tmp_path, parameters, complaint):
+    done = run_papermill(ROOT, str(tmp_path / "out.ipynb"), *as_options({**SMALL, **parameters}))
+    assert done.returncode != 0
+    assert complaint in done.stderr
+    assert not (tmp_path / "outputs" / "small").exists()
