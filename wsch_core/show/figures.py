@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, ScalarFormatter, StrMethodFormatter
 
 from .style import (
     BLUE,
@@ -28,6 +28,7 @@ from .style import (
     empty,
     heading,
     label,
+    measure,
     picture,
     style,
 )
@@ -92,7 +93,7 @@ def _class_outline(counts: dict, names: Sequence[str], title: str) -> Picture:
 
 
 def _split_title(split: str, count: np.ndarray, inches: float) -> str:
-    text = f"{split}: {count.sum():,} videos"
+    text = f"{split}: {count.sum():,} labels"  # not videos: a video may have several, or none
     if absent := int((count == 0).sum()):
         text += f", {absent} {'class' if absent == 1 else 'classes'} with none"
     return label(text, inches, NORMAL, "bold")
@@ -136,6 +137,7 @@ def loss_curves(history: Sequence[Mapping], title: str = "") -> Picture:
         for axes, (loss, lines) in zip(grid, panels.items(), strict=False):
             _loss_panel(axes, LOSSES[loss], {task: lines[task] for task in marks if task in lines}, marks)
             _mark_stages(axes, history)
+            _pass_axis(axes, [line["pass"] for line in history])
         for axes in grid[len(panels) :]:
             axes.remove()
         for axes in grid[max(len(panels) - columns, 0) : len(panels)]:
@@ -179,12 +181,20 @@ def _loss_panel(axes: Axes, name: str, lines: dict[str, np.ndarray], marks: dict
     if len(finite) and finite.min() > 0 and finite.max() > 50 * finite.min():
         axes.set_yscale("log")
         name += " (log scale)"
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}"))
+    else:
+        axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))  # no "+1.2e1" to add in one's head
     if lost := len(values) - len(finite):
         name += f", {lost} not finite"
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}"))
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_title(name)
     axes.grid()
+
+
+def _pass_axis(axes: Axes, passes: Sequence[int]) -> None:
+    first, last = min(passes), max(passes)
+    margin = max(0.03 * (last - first), 0.5)
+    axes.set_xlim(first - margin, last + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
 
 
 def _mark_stages(axes: Axes, history: Sequence[Mapping]) -> None:
@@ -193,12 +203,19 @@ def _mark_stages(axes: Axes, history: Sequence[Mapping]) -> None:
     after = [line["pass"] for line in history if line.get("stage") == "cycle"]
     if not before or not after:
         return
-    border = (max(before) + min(after)) / 2
+    first, border, last = min(before), (max(before) + min(after)) / 2, max(after)
     axes.axvline(border, color=SOFT, lw=0.9, ls=(0, (2, 2)), label="_stages", zorder=1)
     above = axes.get_xaxis_transform()
     words = {"fontsize": SMALL, "color": SOFT, "va": "bottom", "transform": above}
-    axes.text(border, 1.01, "pre-training  ", ha="right", **words)
-    axes.text(border, 1.01, "  cycle", ha="left", **words)
+    if border - first > 0.2 * (last - first):
+        axes.text(border, 1.01, "pre-training  ", ha="right", **words)
+        axes.text(border, 1.01, "  cycle", ha="left", **words)
+    else:  # no room for words left of the rule
+        axes.text(border, 1.01, "  pre-training ends, cycle begins", ha="left", **words)
+    axes.set_title(axes.get_title(loc="left"), pad=18)  # above these words
+
+
+NAME, LONGEST = 1.05, 2.1  # inches: from the right edge of the mAP plot to the names of the lines; a name at most
 
 
 def map_curves(
@@ -225,12 +242,16 @@ def map_curves(
         room = 0.21 * (len(results) + len(published))
         height = max(4.2, room + 1.2)
         figure = picture(WIDTH, height)
-        axes = figure.add_axes((0.065, 0.52 / height, 0.665, 1 - (1.0 if title else 0.7) / height))
+        axes = figure.add_axes((0, 0, 1, 1))
         ends = _published_lines(axes, ks, published) + _method_lines(axes, results, ours)
-        _k_axis(axes, sorted({int(k) for result in results.values() for k in result["ks"]}))
+        left, bottom, top = 0.62, 0.52, 0.62 if title else 0.32  # inches
+        right = NAME + 0.1 + max(measure(text, 8, "bold") for text, *_ in ends)
+        size = WIDTH - left - right, height - bottom - top
+        axes.set_position((left / WIDTH, bottom / height, size[0] / WIDTH, size[1] / height))
+        _k_axis(axes, sorted({int(k) for result in results.values() for k in result["ks"]}), size[0])
         axes.set_ylabel("mAP@K")
         axes.grid()
-        _name_ends(axes, ends)
+        _name_ends(axes, ends, *size)
         if any(result.get("lower") is not None for result in results.values()):
             note = "band: worst and best order of tied results"
             axes.text(1, 1.01, note, transform=axes.transAxes, ha="right", va="bottom", fontsize=SMALL, color=SOFT)
@@ -241,7 +262,7 @@ def map_curves(
 
 
 def _method_lines(axes: Axes, results: Mapping[str, Mapping], ours: str) -> list[tuple]:
-    """Draw them; return what stands at each line's end: name, value, mark, weight."""
+    """Draw them; return what stands at each line's end: text, K, value, look, weight."""
     ends = []
     others = MARKS[1:]
     baselines = [name for name in results if name != ours]
@@ -257,56 +278,60 @@ def _method_lines(axes: Axes, results: Mapping[str, Mapping], ours: str) -> list
         if result.get("lower") is not None and result.get("upper") is not None:
             low, high = (np.asarray(result[bound], dtype=float) for bound in ("lower", "upper"))
             axes.fill_between(ks, low, high, color=colour, alpha=0.16, lw=0, zorder=2)
-        ends.append((name, ks[-1], expected[-1], look, "bold" if first else "normal"))
+        weight = "bold" if first else "normal"
+        ends.append((label(name, LONGEST, 8, weight), ks[-1], expected[-1], look, weight))
     return ends
 
 
 def _published_lines(axes: Axes, ks: np.ndarray, published: dict[str, np.ndarray]) -> list[tuple]:
-    ends = []
+    ends, suffix = [], " (published)"
     for place, (name, values) in enumerate(published.items()):
-        marker = "xX+*1"[place % 5]
+        marker = "x+12*"[place % 5]
         look = {"color": "#8A8A8A", "marker": marker, "ls": "--", "lw": 1.2, "zorder": 2.5}
-        axes.plot(ks, values, markersize=5, label=f"{name} (published)", **look)
-        ends.append((f"{name} (published)", ks[-1], values[-1], look, "normal"))
+        axes.plot(ks, values, markersize=5, label=f"{name}{suffix}", **look)
+        text = label(name, LONGEST - measure(suffix, 8), 8) + suffix
+        ends.append((text, ks[-1], values[-1], look, "normal"))
     return ends
 
 
-def _k_axis(axes: Axes, ks: list[int]) -> None:
-    """Ticks at the ks; where two would touch, the first keeps its number."""
-    inches = axes.get_position().width * WIDTH
+def _k_axis(axes: Axes, ks: list[int], inches: float) -> None:
+    """Ticks at the ks, the last always with its number, the others where there is room for it."""
+    scale, name = np.asarray, "K, nearest videos taken into account"
     if ks[-1] > 25 * max(ks[0], 1):
         axes.set_xscale("log")
-    axes.minorticks_off()
-    scale = np.log if axes.get_xscale() == "log" else np.asarray
-    span = max(scale(ks[-1]) - scale(ks[0]), 1e-9)
-    texts, last = [], -np.inf
-    for k in ks:
-        at = (scale(k) - scale(ks[0])) / span * inches
-        close = at - last < 0.08 + 0.09 * len(str(k))
-        texts.append("" if close else f"{k}")
-        last = last if close else at
+        axes.minorticks_off()
+        scale, name = np.log, name + " (log scale)"
+    at = (scale(ks) - scale(ks[0])) / max(scale(ks[-1]) - scale(ks[0]), 1e-9) * inches
+    texts, right = [], np.inf
+    for k, place in zip(reversed(ks), reversed(at), strict=True):
+        fits = right - place > 0.08 + 0.09 * len(str(k))
+        texts.insert(0, f"{k}" if fits else "")
+        right = place if fits else right
     axes.set_xticks(ks, texts)
-    axes.set_xlabel("K, nearest videos taken into account" + (" (log scale)" if axes.get_xscale() == "log" else ""))
+    axes.set_xlabel(name)
 
 
-def _name_ends(axes: Axes, ends: list[tuple]) -> None:
-    """Names right of the lines' ends, moved apart where the ends are close, a thin rule leading to each."""
-    height = axes.get_position().height * axes.figure.get_figheight()
+def _name_ends(axes: Axes, ends: list[tuple], width: float, height: float) -> None:
+    """Names right of the lines' ends, moved apart where the ends are close, a thin rule leading to each.
+
+    width, height: of the axes, in inches
+    """
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
-    middle = (low + high) / 2
+    middle = (low + high) / 2  # for a line without a last value
     known = [value if np.isfinite(value) else middle for _, _, value, _, _ in ends]
     at = spread([(value - low) / (high - low) for value in known], 0.2 / height)
-    beside = axes.transAxes
-    for (name, k, value, look, weight), y in zip(ends, at, strict=True):
+    beside = {"transform": axes.transAxes, "clip_on": False}
+    words = {"transform": axes.transAxes, "va": "center", "fontsize": 8}
+    for (text, k, value, look, weight), y in zip(ends, at, strict=True):
         if np.isfinite(value):
             end = axes.transAxes.inverted().transform(axes.transData.transform((k, value)))
-            axes.plot([end[0], 1.035], [end[1], y], transform=beside, color=FAINT, lw=0.8, clip_on=False, zorder=1)
-        mark = {"color": look["color"], "marker": look["marker"], "ls": look["ls"], "lw": look["lw"]}
-        axes.plot([1.04, 1.065, 1.09], [y] * 3, transform=beside, clip_on=False, markevery=[1], markersize=5, **mark)
+            axes.plot([end[0], 1 + 0.2 / width], [end[1], y], color=FAINT, lw=0.8, zorder=1, **beside)
+        mark = {part: look[part] for part in ("color", "marker", "ls", "lw")}
+        axes.plot(1 + np.array([0.22, 0.38, 0.54]) / width, [y] * 3, markevery=[1], markersize=5, **mark, **beside)
         number = f"{value:.3f}" if np.isfinite(value) else "–"
-        axes.text(1.1, y, number, transform=beside, va="center", fontsize=8, fontweight=weight)
-        axes.text(1.16, y, label(name, 1.3, 8, weight), transform=beside, va="center", fontsize=8, fontweight=weight)
+        axes.text(1 + 0.62 / width, y, number, fontweight=weight, **words)
+        axes.text(1 + NAME / width, y, text, fontweight=weight, **words)
 
 
 def spread(at: Sequence[float], gap: float) -> list[float]:
@@ -381,7 +406,7 @@ def _balance_panel(axes: Axes, balance: np.ndarray) -> None:
             bar.set(facecolor="white", edgecolor=VERMILION, hatch="/////", linewidth=0.8)
     axes.axhline(0, color=SOFT, lw=0.8)
     axes.set(xlabel="bit", ylabel="mean of the bit as −1 or 1", xlim=(-0.8, len(balance) - 0.2), ylim=(-1.04, 1.04))
-    hatched = f" (hatched: from ±{STUCK:g} on)" if (np.abs(balance) >= STUCK).any() else ""
+    hatched = f" (hatched: |mean| ≥ {STUCK:g})" if (np.abs(balance) >= STUCK).any() else ""
     axes.set_title("balance of bits" + hatched)
     axes.grid(axis="y")
 
@@ -414,12 +439,12 @@ def radius_curves(precision: np.ndarray, recall: np.ndarray, title: str = "") ->
         every = max(len(radius) // 14, 1)
         for values, name, (colour, marker, dash) in ((precision, "precision", MARKS[0]), (recall, "recall", MARKS[1])):
             left.plot(radius, values, color=colour, marker=marker, ls=dash, markevery=every, label=name)
-        left.set(xlabel="Hamming radius (bits)", ylim=(-0.03, 1.05))
+        left.set(xlabel="Hamming radius (bits)", ylabel="precision, recall", ylim=(-0.03, 1.05))
         left.xaxis.set_major_locator(MaxNLocator(9, integer=True))
         left.set_title("within a radius")
         left.legend(loc="center right", handlelength=3)
         right.plot(recall, precision, color=INK, marker="o", markersize=3.5, lw=1.3)
-        right.set(xlabel="recall", ylabel="precision", xlim=(-0.03, 1.05), ylim=(-0.03, 1.05))
+        right.set(xlabel="recall", ylabel="precision", xlim=(-0.03, 1.13), ylim=(-0.03, 1.05))
         right.set_title("precision against recall")
         _name_radii(right, precision, recall)
         for axes in (left, right):
@@ -435,4 +460,5 @@ def _name_radii(axes: Axes, precision: np.ndarray, recall: np.ndarray) -> None:
         if not np.isfinite(x + y) or any(np.hypot(x - a, y - b) < 0.16 for a, b in written):
             continue
         written.append((x, y))
-        axes.annotate(f"r = {radius}", (x, y), (5, 4), textcoords="offset points", fontsize=SMALL, color=SOFT)
+        words = {"textcoords": "offset points", "fontsize": SMALL, "color": SOFT}
+        axes.annotate(f"r = {radius}", (x, y), (5, 5), **words)

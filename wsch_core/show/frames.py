@@ -8,6 +8,7 @@ import torch
 from ..data import Split
 from .style import SMALL, SOFT, WIDTH, Picture, empty, label, place, sheet, style
 
+MOST_FITTED = 1500  # frames that the colours' components are found from; more would take long and change little
 MOST_SHOWN = 13  # frames in a row; more would be too small to see
 NAMES = 1.75  # inches at the left of each row
 
@@ -21,15 +22,26 @@ def feature_colours(features: np.ndarray, basis: np.ndarray | None = None) -> np
     """
     flat = torch.as_tensor(features).flatten(0, 1).double()
     reference = flat if basis is None else torch.as_tensor(basis).flatten(0, 1).double()
+    if not (flat.isfinite().all() and reference.isfinite().all()):
+        raise ValueError("features with values that are no finite numbers have no colours")
+    if not len(reference):
+        return np.full((*features.shape[:2], 3), 128, np.uint8)
     mean = reference.mean(dim=0)
-    _, directions = torch.linalg.eigh((reference - mean).T @ (reference - mean))
-    directions = directions.flip(1)[:, :3]
+    fitted = reference[torch.linspace(0, len(reference) - 1, min(len(reference), MOST_FITTED)).long()] - mean
+    # The smaller of (frames, frames) and (size, size) is decomposed: features can be 4,096 wide.
+    if len(fitted) < fitted.shape[1]:
+        _, left = torch.linalg.eigh(fitted @ fitted.T)
+        directions = torch.nn.functional.normalize(fitted.T @ left.flip(1)[:, :3], dim=0)
+    else:
+        directions = torch.linalg.eigh(fitted.T @ fitted)[1].flip(1)[:, :3]
     largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
     directions = directions * largest.sign()  # an eigenvector has no sign of its own
     values, scale = (flat - mean) @ directions, (reference - mean) @ directions
     low, high = scale.quantile(0.02, dim=0), scale.quantile(0.98, dim=0)
     spread = high - low
-    share = torch.where(spread > 1e-9, (values - low) / spread.clamp_min(1e-9), 0.5).clamp(0, 1)
+    # What is a rounding error beside the features is no variation, and must not be stretched to full colours.
+    enough = max(1e-5 * spread.max().item(), 1e-7 * reference.abs().max().item(), 1e-30)
+    share = torch.where(spread > enough, (values - low) / spread.clamp_min(enough), 128 / 255).clamp(0, 1)
     colours = torch.full((len(flat), 3), 128, dtype=torch.uint8)
     colours[:, : share.shape[1]] = (share * 255).round().to(torch.uint8)
     return colours.view(*features.shape[:2], 3).numpy()
@@ -77,7 +89,8 @@ def frame_strips(strips: np.ndarray, titles: Sequence[str], subtitles: Sequence[
         axes.text(NAMES - 0.1, 0.2, f"frame of {frames}", ha="right", fontsize=SMALL, color=SOFT)
         for row, strip in enumerate(strips):
             top = 0.28 + row * pitch
-            axes.text(0.1, top + 0.15, label(titles[row], NAMES - 0.25, middle=True), fontweight="bold", va="center")
+            name = label(titles[row], NAMES - 0.25, weight="bold", middle=True)
+            axes.text(0.1, top + 0.15, name, fontweight="bold", va="center")
             if subtitles is not None:
                 text = label(subtitles[row], NAMES - 0.25, SMALL)
                 axes.text(0.1, top + 0.31, text, fontsize=SMALL, color=SOFT, va="center")

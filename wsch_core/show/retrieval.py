@@ -17,8 +17,10 @@ from .style import BLUE, INK, PAPER, SMALL, SOFT, VERMILION, WIDTH, Picture, emp
 
 CARD, GAP = 0.88, 0.14  # inches
 LEFT, FIRST = 0.12, 1.28  # inches: the query's card, the first result's card
-FILM = 4  # small frames beneath the large one
-ROW = 0.24 + CARD + CARD / FILM + 0.46
+FILM, BETWEEN = 4, 0.03  # small frames beneath the large one; inches of white between pictures
+SMALL_FRAME = (CARD - BETWEEN * (FILM - 1)) / FILM
+TALL = CARD + BETWEEN + SMALL_FRAME  # a card without its text
+ROW = 0.24 + TALL + 0.46
 MOST_RESULTS = int((WIDTH - FIRST) / (CARD + 0.06))
 HIT, MISS = "✓", "✗"
 
@@ -96,24 +98,27 @@ def retrieval_figure(rows: Sequence[tuple[Video, Sequence[Video]]]) -> Picture:
 
 
 def _card(axes: Axes, video: Video, left: float, top: float) -> None:
-    """One video: its middle frame, a film of small ones, a frame of the right style, and two lines of text."""
-    film = CARD / FILM
+    """One video: its middle frame over a film of small ones, or its colours; a frame of the right style; two lines."""
     if video.picture is None:
-        axes.add_patch(Rectangle((left, top), CARD, CARD + film, facecolor=PAPER, edgecolor="none"))
+        axes.add_patch(Rectangle((left, top), CARD, TALL, facecolor=PAPER, edgecolor="none"))
         axes.text(left + CARD / 2, top + CARD / 2, "no picture", ha="center", fontsize=SMALL, color=SOFT)
+    elif video.picture.ndim == 2:  # one colour says little, all of them side by side show how the video changes
+        place(axes, video.picture[None], left, top, CARD, TALL).set_interpolation("nearest")
     else:
         place(axes, as_image(video.picture[len(video.picture) // 2]), left, top, CARD, CARD)
         for column, frame in enumerate(np.linspace(0, len(video.picture) - 1, FILM).round().astype(int)):
-            place(axes, as_image(video.picture[frame]), left + column * film, top + CARD, film, film)
+            where = left + column * (SMALL_FRAME + BETWEEN), top + CARD + BETWEEN
+            place(axes, as_image(video.picture[frame]), *where, SMALL_FRAME, SMALL_FRAME)
     colour, dashes, width = {True: (BLUE, "-", 2.2), False: (VERMILION, (0, (3, 2)), 1.8), None: (INK, "-", 0.8)}[
         video.relevant
     ]
-    frame = Rectangle((left, top), CARD, CARD + film, fill=False, edgecolor=colour, linestyle=dashes, linewidth=width)
+    frame = Rectangle((left, top), CARD, TALL, fill=False, edgecolor=colour, linestyle=dashes, linewidth=width)
     axes.add_patch(frame)
     mark = {True: f"{HIT}  ", False: f"{MISS}  ", None: ""}[video.relevant]
-    first = label(video.id, CARD, SMALL, middle=True) if video.distance is None else f"{mark}d = {video.distance}"
-    axes.text(left, top + CARD + film + 0.15, first, fontsize=SMALL, color=colour, fontweight="bold")
-    axes.text(left, top + CARD + film + 0.29, label(video.labels, CARD, SMALL), fontsize=SMALL, color=SOFT)
+    name = label(video.id, CARD, SMALL, "bold", middle=True)
+    first = name if video.distance is None else f"{mark}d = {video.distance}"
+    axes.text(left, top + TALL + 0.15, first, fontsize=SMALL, color=colour, fontweight="bold")
+    axes.text(left, top + TALL + 0.29, label(video.labels, CARD, SMALL), fontsize=SMALL, color=SOFT)
 
 
 def _bracket_ties(axes: Axes, results: Sequence[Video], top: float, pitch: float) -> None:

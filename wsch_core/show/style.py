@@ -163,9 +163,10 @@ def heading(figure: Figure, title: str) -> None:
 
 def empty(message: str, title: str = "") -> Picture:
     """What a figure shows when there is nothing to draw: a sentence, not an error."""
-    figure, axes = sheet(WIDTH, 1.2)
-    axes.text(0.1, 0.35, label(title, WIDTH - 0.2, LARGE, "bold"), fontsize=LARGE, fontweight="bold")
-    axes.text(0.1, 0.75, message, color=SOFT)
+    with style():
+        figure, axes = sheet(WIDTH, 0.9 if title else 0.5)
+        axes.text(0.1, 0.35, label(title, WIDTH - 0.2, LARGE, "bold"), fontsize=LARGE, fontweight="bold")
+        axes.text(0.1, 0.7 if title else 0.3, message, color=SOFT)
     return figure
 
 
@@ -175,12 +176,12 @@ def label(text: object, inches: float = 2.0, size: float = NORMAL, weight: str =
     middle: cut in the middle, for ids, whose ends differ.
     """
     text = _printable(str(text))
-    if _width(text, size, weight) <= inches:
+    if measure(text, size, weight) <= inches:
         return text
     fits, too_long = 0, len(text)
     while too_long - fits > 1:
         kept = (fits + too_long) // 2
-        if _width(_cut(text, kept, middle), size, weight) <= inches:
+        if measure(_cut(text, kept, middle), size, weight) <= inches:
             fits = kept
         else:
             too_long = kept
@@ -207,8 +208,8 @@ def _font(size: float, weight: str) -> font_manager.FontProperties:
     return font_manager.FontProperties(family=_fonts(), size=size, weight=weight)
 
 
-def _width(text: str, size: float, weight: str) -> float:
-    """Inches that the text takes when drawn."""
+def measure(text: str, size: float = NORMAL, weight: str = "normal") -> float:
+    """Inches that one line of text takes when drawn."""
     with _quiet():
         return text_to_path.get_text_width_height_descent(text, _font(size, weight), ismath=False)[0] / 72
 
