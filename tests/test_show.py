@@ -6,7 +6,7 @@ from PIL import Image
 
 from wsch_core.data import load_dataset
 from wsch_core.settings import Settings
-from wsch_core.show import figures, frames, retrieval, tables
+from wsch_core.show import curves, figures, frames, retrieval, tables
 from wsch_core.show.style import empty, label, measure, save
 
 HOSTILE = [
@@ -86,7 +86,7 @@ def test_map_curves_draw_the_values_and_name_every_line(drawn):
         "WSCH": {"ks": ks, "expected": [0.5, 0.4, 0.3], "lower": [0.4, 0.3, 0.2], "upper": [0.6, 0.5, 0.4]},
         "$ITQ$": {"ks": ks, "expected": [0.3, 0.2, 0.1], "lower": None, "upper": None},
     }
-    figure = figures.map_curves(results, {"paper": [0.55, 0.45, 0.35]}, "title")
+    figure = curves.map_curves(results, {"paper": [0.55, 0.45, 0.35]}, "title")
     shown = " ".join(drawn(figure))
     for text in ("WSCH", "$ITQ$", "paper", "0.300", "0.100", "0.350"):
         assert text in shown
@@ -104,7 +104,7 @@ def test_code_health_shows_balance_and_correlation(drawn, bits):
 
 
 def test_radius_curves_draw(drawn):
-    assert any("recall" in text for text in drawn(figures.radius_curves(np.linspace(1, 0, 17), np.linspace(0, 1, 17))))
+    assert any("recall" in text for text in drawn(curves.radius_curves(np.linspace(1, 0, 17), np.linspace(0, 1, 17))))
 
 
 def test_feature_colours_are_bounded_and_comparable():
@@ -197,7 +197,7 @@ def curve(ks, *expected):
 
 def test_names_at_line_ends_do_not_overlap_and_are_not_cut_off():
     results = {f"a method with a long name {n}": curve([5, 100], 0.5, 0.3 + n / 1e6) for n in range(12)}
-    figure = figures.map_curves(results, {"a paper with a very long title indeed": [0.5, 0.3]})
+    figure = curves.map_curves(results, {"a paper with a very long title indeed": [0.5, 0.3]})
     figure.draw_without_rendering()
     axes = figure.axes[0]
     names = [text for text in axes.texts if "name" in text.get_text() or "(published)" in text.get_text()]
@@ -209,14 +209,14 @@ def test_names_at_line_ends_do_not_overlap_and_are_not_cut_off():
 
 
 def test_line_ends_move_as_little_as_they_must():
-    assert figures.spread([0.2, 0.8], 0.1) == [0.2, 0.8]
-    assert figures.spread([0.8, 0.2], 0.1) == [0.8, 0.2]
-    assert np.allclose(figures.spread([0.5, 0.5], 0.1), [0.45, 0.55])
-    assert np.allclose(figures.spread([0, 0, 1], 0.1), [0, 0.1, 1])
+    assert curves.spread([0.2, 0.8], 0.1) == [0.2, 0.8]
+    assert curves.spread([0.8, 0.2], 0.1) == [0.8, 0.2]
+    assert np.allclose(curves.spread([0.5, 0.5], 0.1), [0.45, 0.55])
+    assert np.allclose(curves.spread([0, 0, 1], 0.1), [0, 0.1, 1])
 
 
 def test_ks_are_the_ticks_and_the_last_one_keeps_its_number(drawn):
-    figure = figures.map_curves({"WSCH": curve([1, 5, 100, 800, 1000], 5, 4, 3, 2, 1)})
+    figure = curves.map_curves({"WSCH": curve([1, 5, 100, 800, 1000], 5, 4, 3, 2, 1)})
     drawn(figure)
     assert figure.axes[0].get_xticks().tolist() == [1, 5, 100, 800, 1000]
     assert figure.axes[0].get_xticklabels()[-1].get_text() == "1000"
@@ -224,7 +224,7 @@ def test_ks_are_the_ticks_and_the_last_one_keeps_its_number(drawn):
 
 def test_published_values_must_be_at_the_same_ks():
     with pytest.raises(ValueError, match="published 'paper': 2 values of K"):
-        figures.map_curves({"WSCH": curve([5, 20], 0.5, 0.4)}, {"paper": [0.5]})
+        curves.map_curves({"WSCH": curve([5, 20], 0.5, 0.4)}, {"paper": [0.5]})
 
 
 def test_each_task_has_a_line_of_its_own(drawn):
@@ -274,7 +274,7 @@ def test_a_figure_shows_itself_without_pyplot_and_changes_no_setting():
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    assert figures.radius_curves(np.ones(3), np.ones(3))._repr_png_().startswith(b"\x89PNG")
+    assert curves.radius_curves(np.ones(3), np.ones(3))._repr_png_().startswith(b"\x89PNG")
     assert dict(matplotlib.rcParams) == before
 
 

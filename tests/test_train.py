@@ -149,6 +149,10 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tiny, tiny_
     with pytest.warns(RuntimeWarning, match=f"{newest.name} is damaged"):
         resumed = fit(tiny_settings, tiny, name="cut", callbacks=[], resume=True)
     assert_same_run(whole, resumed)
+    (only,) = resumed.checkpoints()
+    only.write_bytes(b"")
+    with pytest.warns(RuntimeWarning), pytest.raises(OSError, match="every checkpoint is damaged"):
+        fit(tiny_settings, tiny, name="cut", callbacks=[], resume=True)
 
 
 def test_a_name_in_use_is_refused(tiny, tiny_settings):
@@ -221,9 +225,10 @@ def test_progress_is_told_and_printed(tiny, tiny_settings, capsys):
     assert finished[-1].seconds_left == pytest.approx(0, abs=1e-6)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == len(told)
-    assert "pass 7/7 · cycle epoch 2: contrast · reconstruction" in lines[-1]
+    assert "pass 7/7 · cycle epoch 2, contrast · reconstruction" in lines[-1]
     assert lines[-1].startswith("100% ████")
-    assert "pre-training epoch 1: reconstruction" in describe(told[0])
+    assert lines[-1].endswith("took 0:00")
+    assert "pre-training epoch 1, reconstruction" in describe(told[0])
     assert [format_seconds(s) for s in (0, 75.4, 3750)] == ["0:00", "1:15", "1:02:30"]
 
 

@@ -145,8 +145,12 @@ def state_tensors(state: TrainingState) -> dict[str, Tensor]:
 
 
 def restore_newest(run: Run, state: TrainingState) -> None:
-    """Bring a state to the newest good checkpoint of a run, if there is one; a damaged one is warned of."""
-    for path in run.checkpoints():
+    """Bring a state to the newest good checkpoint of a run, if there are any; a damaged one is warned of.
+
+    Raises OSError if all are damaged.
+    """
+    checkpoints = run.checkpoints()
+    for path in checkpoints:
         try:
             tensors = read_tensors(path)
         except OSError as error:
@@ -154,6 +158,8 @@ def restore_newest(run: Run, state: TrainingState) -> None:
             continue
         _restore(state, tensors, run)
         return
+    if checkpoints:
+        raise OSError(f"{run.folder}: every checkpoint is damaged: restore one, or remove the folder and train again.")
 
 
 def _restore(state: TrainingState, tensors: dict[str, Tensor], run: Run) -> None:

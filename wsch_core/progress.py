@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .schedule import Pass
 
-BAR_WIDTH = 24
+BAR_WIDTH = 12
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,14 @@ class Progress:
     share: float  # of the run's work that is done, in [0, 1]
     losses: dict[str, float]  # means over the pass so far
     videos_per_second: float
-    seconds_left: float | None  # None until there is something to judge by
+    seconds: float  # since training began or was resumed
+    seconds_left: float
     entry: dict | None = None  # the pass's line in the history, once it is finished
+
+    @property
+    def finished(self) -> bool:
+        """Whether this was the run's last pass."""
+        return self.entry is not None and self.current.number == self.passes - 1
 
 
 class ProgressLine:
@@ -31,30 +37,30 @@ class ProgressLine:
     reaches the log of `papermill --log-output`. On a terminal it replaces itself; elsewhere lines are printed.
     """
 
-    def __init__(self, every_seconds: float = 2.0):
+    def __init__(self, every_seconds: float = 4.0):
         self.every_seconds = every_seconds
         self.next_time = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        last = progress.entry is not None and progress.current.number == progress.passes - 1
-        if time.monotonic() < self.next_time and not last:
+        if time.monotonic() < self.next_time and not progress.finished:
             return
         self.next_time = time.monotonic() + self.every_seconds
-        show_line(describe(progress), last)
+        show_line(describe(progress), progress.finished)
 
 
 def describe(progress: Progress) -> str:
     """One line on the state of a run."""
     current = progress.current
     filled = round(progress.share * BAR_WIDTH)
-    losses = "  ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
+    stage = "pre-training" if current.stage == "pretraining" else "cycle"
+    left = f"{format_seconds(progress.seconds_left)} left"
     parts = [
         f"{progress.share:4.0%} {'█' * filled}{'░' * (BAR_WIDTH - filled)}",
         f"pass {current.number + 1}/{progress.passes}",
-        f"{'pre-training' if current.stage == 'pretraining' else 'cycle'} epoch {current.epoch + 1}: {current.title}",
-        losses,
+        f"{stage} epoch {current.epoch + 1}, {current.title}",
+        "  ".join(f"{name} {value:.3f}" for name, value in progress.losses.items() if name != "total"),
         f"{progress.videos_per_second:,.0f} videos/s",
-        "" if progress.seconds_left is None else f"{format_seconds(progress.seconds_left)} left",
+        f"took {format_seconds(progress.seconds)}" if progress.finished else left,
     ]
     return " · ".join(part for part in parts if part)
 
@@ -66,7 +72,7 @@ def show_line(line: str, last: bool = False) -> None:
         from IPython.display import clear_output
 
         clear_output(wait=True)
-        print(line, flush=True)
+        print(line, end="", flush=True)  # papermill's log ends the line
     elif sys.stderr.isatty():
         print(f"\r\033[K{line}", end="\n" if last else "", file=sys.stderr, flush=True)
     else:

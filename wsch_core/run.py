@@ -33,6 +33,7 @@ from .paths import outputs_folder
 from .settings import Settings, unknown_name
 
 KEPT_CHECKPOINTS = 2
+WEIGHTS = "weights.safetensors"  # there once a run is finished
 MODEL_SIZES = ("bits", "encoder_width", "decoder_width", "attention_heads", "ssd_head_width", "state_size")
 
 
@@ -66,7 +67,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / "weights.safetensors").exists()
+        return (self.folder / WEIGHTS).exists()
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class Run:
         """The trained network; of an unfinished run, the network of its newest checkpoint."""
         model = build_model(self.settings, self.record["dataset"]["feature_size"])
         if self.finished:
-            model.load_state_dict(read_tensors(self.folder / "weights.safetensors"))
+            model.load_state_dict(read_tensors(self.folder / WEIGHTS))
             return model.eval()
         if not self.checkpoints():
             raise FileNotFoundError(f"{self.folder} holds no weights yet: train the run first.")

@@ -18,7 +18,7 @@ from .device import autocast, resolve_device
 from .losses import cluster_loss, contrast_loss, directions, reconstruction_loss
 from .model import WSCH, video_codes
 from .progress import Progress, ProgressLine
-from .run import Run, build_model, save_tensors
+from .run import WEIGHTS, Run, build_model, save_tensors
 from .schedule import Pass, passes
 from .settings import Settings
 from .views import draw_views, hidden_count
@@ -71,18 +71,21 @@ def fit(
     restore_newest(run, state)
     loop = _Loop(settings, features, schedule, state, autocast(device, precision), callbacks)
     writer = CheckpointWriter(run, state)
-    for current in schedule[len(state.history) :]:
+    remaining = schedule[len(state.history) :]
+    if remaining:  # a run that is given more epochs is not finished any more
+        (run.folder / WEIGHTS).unlink(missing_ok=True)
+    for current in remaining:
         state.history.append(loop.run_pass(current))
         writer.after_pass()
     writer.finish()
-    save_tensors(run.folder / "weights.safetensors", state.model.state_dict())
+    save_tensors(run.folder / WEIGHTS, state.model.state_dict())
     return run
 
 
 def new_state(settings: Settings, feature_size: int, device: torch.device) -> TrainingState:
     """A fresh network, optimizer and random state; torch's global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+        torch.default_generator.manual_seed(settings.seed)  # weights are drawn on the CPU, whatever the device
         model = build_model(settings, feature_size)
     model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
@@ -180,7 +183,7 @@ class _Loop:
 
     def tell(self, current: Pass, share: float, losses: dict, speed: float, entry: dict | None = None) -> None:
         done, left = self.clock.estimate(current, share)
-        progress = Progress(current, len(self.schedule), done, losses, speed, left, entry)
+        progress = Progress(current, len(self.schedule), done, losses, speed, self.clock.elapsed(), left, entry)
         for callback in self.callbacks:
             callback(progress)
 
@@ -265,14 +268,17 @@ class _Clock:
         self.seconds: dict[tuple, list[float]] = {}
         for current, entry in zip(schedule, history, strict=False):
             self.record(current, entry["seconds"])
-        self.started = time.perf_counter()
+        self.begun = self.started = time.perf_counter()
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.begun
 
     def record(self, current: Pass, seconds: float) -> None:
         self.seconds.setdefault((current.stage, current.tasks), []).append(seconds)
         self.started = time.perf_counter()
 
     def estimate(self, current: Pass, share: float) -> tuple[float, float]:
-        """The share of the run that is done and the seconds left, with `share` of the current pass done."""
+        """The share of the run's time that is over and the seconds left, with `share` of the current pass done."""
         running = (time.perf_counter() - self.started) / share
         known = {kind: sum(values) / len(values) for kind, values in self.seconds.items()} or {None: running}
         unknown = sum(known.values()) / len(known)

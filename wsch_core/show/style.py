@@ -19,8 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import text_to_path
 
-from ..run import Run
-
 WIDTH = 9.6  # inches, a notebook column
 DPI = 100  # on screen
 SAVED_DPI = 150
@@ -240,7 +238,7 @@ def _png(figure: Figure, dpi: int) -> bytes:
     return memory.getvalue()
 
 
-def keep(figure: Figure, run: Run, name: str) -> Figure:
+def keep(figure: Figure, folder: Path, name: str) -> Figure:
     """Save a figure in a run's folder, as figures/<name>.png, and hand it on to be shown."""
-    save(figure, run.folder / "figures" / f"{name}.png")
+    save(figure, folder / "figures" / f"{name}.png")
     return figure
