@@ -266,3 +266,14 @@ def test_settings_json_is_plain(tiny, tiny_settings):
     record = json.loads((run.folder / "settings.json").read_text())
     assert record["settings"]["bits"] == 16
     assert not math.isnan(record["settings"]["learning_rate"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives(tiny, tiny_settings):
+    on_cpu = fit(replace(tiny_settings, epochs=0), tiny, name="cpu", callbacks=[])
+    on_gpu = fit(replace(tiny_settings, epochs=0, device="cuda"), tiny, name="gpu", callbacks=[])
+    for one, other in zip(on_cpu.history, on_gpu.history, strict=True):
+        assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
+    whole = fit(replace(tiny_settings, device="cuda"), tiny, name="whole", callbacks=[])
+    assert whole.finished
