@@ -63,7 +63,13 @@ def test_frames_are_small_pictures():
 def test_the_same_seed_makes_the_same_set(small, tmp_path):
     state = torch.random.get_rng_state()
     told = build(tmp_path / "one")
-    build(tmp_path / "other")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)  # more threads, the same set
+    try:
+        build(tmp_path / "other")
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
     assert torch.equal(state, torch.random.get_rng_state())
     assert len(told) == 2
     for split in demo.SPLITS:

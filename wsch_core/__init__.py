@@ -6,6 +6,7 @@ run = fit(settings_for(dataset, bits=64), dataset)
 results = evaluate_run(run, dataset)
 """
 
+from . import threads  # noqa: F401  # isort: skip (first: torch reads it when loaded)
 from .data import load_dataset
 from .evaluation import evaluate_run, settings_for
 from .model import WSCH

@@ -12,6 +12,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -102,7 +103,7 @@ def _write_all(folder: Path, seed: int) -> None:
     pictures, digits = _load_digits()
     shares = _deal(digits, seed)
     # The caller's random state must not change because a data set was made on the way.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _one_thread():
         torch.manual_seed(seed)
         extractor = _train_extractor(pictures, digits, shares["extractor"])
         for split in SPLITS:
@@ -110,6 +111,17 @@ def _write_all(folder: Path, seed: int) -> None:
             frames = _render_videos(pictures, shares[split], digit_image, motion)
             feats = _extract(extractor, frames)
             _write_split(folder, split, seed, feats, frames, digit_image, digits[digit_image].numpy(), motion.numpy())
+
+
+@contextmanager
+def _one_thread():
+    """Sums over several threads are rounded differently, and training amplifies it: one thread gives the same features."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 # Which digits, which motions
@@ -318,16 +330,7 @@ def _extract(extractor: Extractor, frames: Tensor) -> np.ndarray:
 # Files
 
 
-def _write_split(
-    folder: Path,
-    split: str,
-    seed: int,
-    feats: np.ndarray,
-    frames: Tensor,
-    digit_image: Tensor,
-    digit: np.ndarray,
-    motion: np.ndarray,
-) -> None:
+def _write_split(folder: Path, split: str, seed: int, feats, frames, digit_image, digit, motion) -> None:
     """One split's features and pictures, and its labels beside them as multi-hot uint8."""
     with h5py.File(folder / f"{split}.h5", "w") as file:
         file.attrs.update(builder="wsch_core.data.demo", builder_version=BUILDER_VERSION, seed=seed)
