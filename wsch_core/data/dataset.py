@@ -116,8 +116,7 @@ def load_dataset(name: str) -> Dataset:
     if definition.builder == "demo":
         from .demo import build_demo  # only here: it needs scikit-learn
 
-        if not definition.folder.exists():
-            build_demo(definition.folder)
+        build_demo(definition.folder)
     elif definition.builder:
         raise ValueError(f"{name}: builder is {definition.builder!r}: the only built-in builder is 'demo'.")
     splits: dict[str, Split] = {}
