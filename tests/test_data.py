@@ -195,3 +195,34 @@ def test_the_definition_in_the_docstring_works(tiny_folder):
     path.write_text(text)
     assert len(load_definition("mine").classes) == CLASSES
     assert DEFINITION
+
+
+PUBLISHED = {
+    "fcvid": (25, 4096, 239, 14),
+    "activitynet": (30, 2048, 200, 12),
+    "yfcc": (25, 4096, 80, 3),
+    "yfcc-wsch": (25, 4096, 80, 3),
+    "ucf101": (25, 4096, 101, 6),
+    "hmdb51": (25, 4096, 51, 6),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_data_sets_are_defined(name):
+    definition = load_definition(name)
+    found = (definition.frames, definition.feature_size, len(definition.classes), len(definition.published))
+    assert found == PUBLISHED[name]
+    assert definition.queries_are_database == (name in ("fcvid", "yfcc-wsch"))
+    assert definition.settings == {}
+    for row in definition.published:
+        assert row["bits"] in (16, 32, 64, 128)
+        assert row["map"] == sorted(row["map"], reverse=True)
+
+
+def test_published_rows_of_a_definition_are_found_by_bits():
+    assert load_definition("activitynet").published_at(128) == {"WSCH": [0.386, 0.253, 0.151, 0.106, 0.081, 0.065]}
+
+
+def test_a_data_set_whose_files_are_not_there_says_which(tiny_folder):
+    with pytest.raises(FileNotFoundError, match=r"activitynet/train_feats\.h5 is missing: put the file there, or set WSCH_DATA"):
+        load_dataset("activitynet").train.features  # noqa: B018
