@@ -224,5 +224,7 @@ def test_published_rows_of_a_definition_are_found_by_bits():
 
 
 def test_a_data_set_whose_files_are_not_there_says_which(tiny_folder):
-    with pytest.raises(FileNotFoundError, match=r"activitynet/train_feats\.h5 is missing: put the file there, or set WSCH_DATA"):
+    with pytest.raises(
+        FileNotFoundError, match=r"activitynet/train_feats\.h5 is missing: put the file there, or set WSCH_DATA"
+    ):
         load_dataset("activitynet").train.features  # noqa: B018

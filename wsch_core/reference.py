@@ -1,10 +1,18 @@
-"""Weights under the names of the authors' checkpoints -> our network."""
+"""The authors' published checkpoints -> our network, and a run that every notebook can open."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
 from torch import Tensor
 
+from .data import Dataset
 from .model import WSCH
+from .run import WEIGHTS, Run, create_run, save_tensors
+from .settings import Settings
 
 _ATTENTION = {
     "linear_q.weight": "query.weight",
@@ -42,28 +50,127 @@ NAMES = {
     **{f"De.att.{theirs}": f"decoder.attention.{ours}" for theirs, ours in _ATTENTION.items()},
 }
 CENTERS = "cluster_centers"
-STATE_SIZE = 64  # of every published checkpoint
+SIZED_BY = ("En.in_proj.weight", "De.encoder_to_decoder.weight", "En.ssm.x_proj.weight")  # their shapes tell all sizes
+
+
+@dataclass(frozen=True)
+class ReferenceCheckpoint:
+    """What a published checkpoint holds."""
+
+    model: WSCH
+    centers: Tensor | None  # (K, b)
+    epoch: int  # finished epochs of the cycle
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The settings that the shapes of the weights tell."""
+        encoder, decoder = self.model.encoder, self.model.decoder
+        width = encoder.input_projection.out_features
+        return {
+            "bits": self.model.bits,
+            "encoder_width": width,
+            "decoder_width": decoder.input_projection.out_features,
+            "ssd_head_width": 2 * width // encoder.mixer.heads,
+            "state_size": encoder.mixer.state_size,
+        }
+
+
+def load_checkpoint(path: Path | str) -> ReferenceCheckpoint:
+    """Read one of the authors' .pth files. Nothing in it is executed: anything but tensors and plain values is refused.
+
+    Raises FileNotFoundError, OSError or ValueError with one sentence that names the file and what is wrong with it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: give the path of a .pth file.")
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain values, or is no .pth file, and was not read: "
+            "get the checkpoint again from its authors."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise OSError(f"{path} is damaged or no .pth file: get the checkpoint again from its authors.") from error
+    weights = stored.get("berthash") if isinstance(stored, dict) else None
+    if not isinstance(weights, dict):
+        found = ", ".join(map(str, stored)) if isinstance(stored, dict) else type(stored).__name__
+        raise ValueError(f"{path} has no weights under 'berthash'; it holds {found}: it is not a WSCH checkpoint.")
+    epoch = stored.get("epoch", 0)
+    try:
+        return ReferenceCheckpoint(*load_reference_weights(weights), epoch if isinstance(epoch, int) else 0)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def import_checkpoint(path: Path | str, dataset: Dataset, name: str) -> Run:
+    """Make a finished run of a published checkpoint, which every notebook can open; settings it does not tell are the
+    published ones.
+
+    Raises what `load_checkpoint` does, ValueError if the data set's features have another size, and FileExistsError for
+    a run name in use.
+    """
+    checkpoint = load_checkpoint(path)
+    feature_size = checkpoint.model.encoder.input_projection.in_features
+    if feature_size != dataset.feature_size:
+        raise ValueError(
+            f"{path} was trained on features of size {feature_size}, but those of {dataset.name} have size "
+            f"{dataset.feature_size}: use the data set it was trained on."
+        )
+    settings = Settings(dataset=dataset.name, epochs=checkpoint.epoch, **checkpoint.sizes)
+    record = {
+        "settings": settings.as_dict(),
+        "dataset": {"name": dataset.name, "frames": dataset.frames, "feature_size": feature_size},
+        "device": "",
+        "precision": "float32",
+        "imported": Path(path).name,
+    }
+    run = create_run(name, record)
+    save_tensors(run.folder / WEIGHTS, checkpoint.model.state_dict())
+    return run
 
 
 def load_reference_weights(weights: dict[str, Tensor]) -> tuple[WSCH, Tensor | None]:
     """A network with the given weights, all sizes inferred from their shapes, and the cluster centres (K, b), if any.
 
-    Raises ValueError naming the weights that are missing, unknown or of the wrong shape.
+    Raises ValueError naming the weights that are missing, unknown, of the wrong shape, or not finite.
     """
     missing, unknown = NAMES.keys() - weights.keys(), weights.keys() - NAMES.keys() - {CENTERS}
     if missing or unknown:
         raise ValueError(
-            f"the weights are not those of a WSCH checkpoint: missing {sorted(missing) or 'none'}, "
-            f"unknown {sorted(unknown) or 'none'}."
-        )
+            "the weights are not those of WSCH: "
+            + "; ".join(f"{word} {', '.join(sorted(map(str, names)))}" for word, names in
+                        (("missing are", missing), ("unknown are", unknown)) if names) + "."
+        )  # fmt: skip
+    for name, weight in weights.items():
+        if not isinstance(weight, Tensor) or not weight.is_floating_point() or not torch.isfinite(weight).all():
+            raise ValueError(f"{name} is not a tensor of finite floating-point numbers.")
+    with torch.device("meta"):
+        model = _empty_model(weights)
+    state = {ours: weights[theirs].float() for theirs, ours in NAMES.items()}
+    state["decoder.mask_token"] = state["decoder.mask_token"].flatten()
+    expected = model.state_dict()
+    for theirs, ours in NAMES.items():
+        if state[ours].shape != expected[ours].shape:
+            raise ValueError(
+                f"{theirs} has the shape {tuple(weights[theirs].shape)}, but the other weights ask for "
+                f"{tuple(expected[ours].shape)}."
+            )
+    centers = weights.get(CENTERS)
+    if centers is not None and centers.shape[1:] != (model.bits,):
+        raise ValueError(f"{CENTERS} has the shape {tuple(centers.shape)}, but codes have {model.bits} bits.")
+    model.load_state_dict(state, assign=True)
+    return model, centers
+
+
+def _empty_model(weights: dict[str, Tensor]) -> WSCH:
+    for name in SIZED_BY:
+        if weights[name].ndim != 2 or not weights[name].numel():
+            raise ValueError(f"{name} has the shape {tuple(weights[name].shape)}, but it must be a matrix.")
     width, feature_size = weights["En.in_proj.weight"].shape
     decoder_width, bits = weights["De.encoder_to_decoder.weight"].shape
-    heads = weights["En.ssm.D"].shape[0]
-    model = WSCH(feature_size, bits, width, decoder_width, ssd_head_width=2 * width // heads, state_size=STATE_SIZE)
-    state = {ours: weights[theirs] for theirs, ours in NAMES.items()}
-    state["decoder.mask_token"] = state["decoder.mask_token"].flatten()
-    for name, parameter in model.state_dict().items():
-        if state[name].shape != parameter.shape:
-            raise ValueError(f"{name} has the shape {tuple(state[name].shape)}, expected {tuple(parameter.shape)}.")
-    model.load_state_dict(state)
-    return model, weights.get(CENTERS)
+    heads = weights["En.ssm.D"].numel()
+    state_size, odd = divmod(len(weights["En.ssm.x_proj.weight"]) - heads, 2)
+    if not heads or 2 * width % heads or odd or state_size < 1:
+        raise ValueError(f"En.ssm.D has {heads} values, which fits neither En.in_proj.weight nor En.ssm.x_proj.weight.")
+    return WSCH(feature_size, bits, width, decoder_width, ssd_head_width=2 * width // heads, state_size=state_size)
