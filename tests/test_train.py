@@ -51,7 +51,7 @@ def test_a_run_folder_holds_the_whole_run(tiny, tiny_settings):
         history[3]["losses"]["reconstruction"] + history[3]["losses"]["contrast"], rel=1e-5
     )
     assert history[1]["inertia"] > 0
-    assert {path.name for path in run.folder.iterdir()} == {
+    assert {path.name for path in run.folder.glob("[!.]*")} == {
         "settings.json",
         "history.jsonl",
         "weights.safetensors",

@@ -37,8 +37,6 @@ def start_run(settings: Settings, dataset: Dataset, device: torch.device, name: 
     if resume and name in {run.name for run in list_runs()}:
         run = load_run(name)
         _check_same(run, settings, dataset)
-        if run.settings != settings:
-            run.save_json("settings.json", run.record | {"settings": settings.as_dict()})
         return run, run.record["precision"]
     precision = resolve_precision(settings.precision, device, settings.encoder_width)
     name = name or f"{settings.dataset}-{settings.bits}bits-{datetime.now():%Y%m%d-%H%M%S}"

@@ -16,13 +16,15 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -33,6 +35,7 @@ from .paths import outputs_folder
 from .settings import Settings, unknown_name
 
 KEPT_CHECKPOINTS = 2
+LOCK, TEMPORARY = ".lock", ".writing-"
 WEIGHTS = "weights.safetensors"  # there once a run is finished
 MODEL_SIZES = ("bits", "encoder_width", "decoder_width", "attention_heads", "ssd_head_width", "state_size")
 
@@ -88,6 +91,22 @@ class Run:
         tensors = read_tensors(self.checkpoints()[0])
         model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
         return model.eval()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training in this folder for as long as the block lasts (RuntimeError if one is).
+
+        The lock ends with its process, however that ends; what a killed one left half written is removed.
+        """
+        try:
+            with FileLock(self.folder / LOCK, timeout=0):
+                for leftover in self.folder.glob(f"{TEMPORARY}*"):
+                    leftover.unlink(missing_ok=True)
+                yield
+        except Timeout:
+            raise RuntimeError(
+                f"run {self.name} is being trained by another process: wait for it, or choose another run name."
+            ) from None
 
     def save_json(self, name: str, content: Any) -> None:
         write_whole(self.folder / name, lambda path: path.write_text(json.dumps(content, indent=1), encoding="utf-8"))
@@ -172,7 +191,7 @@ def _run_folder(name: str) -> Path:
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file so that a reader sees all of it or nothing: temporary name, flush to disk, rename."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

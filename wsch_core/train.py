@@ -54,7 +54,8 @@ def fit(
     resume: go on with the run of this name, if there is one; its settings must be the same, but `epochs` may be more
 
     Interrupted or killed, a run can be resumed, and ends as if it had not been. Raises ValueError for settings that do
-    not fit the data, FileExistsError for a name in use, FloatingPointError for a loss that is not finite.
+    not fit the data, FileExistsError for a name in use, RuntimeError for a run that another process is training,
+    FloatingPointError for a loss that is not finite.
     """
     callbacks = [ProgressLine()] if callbacks is None else list(callbacks)
     schedule = list(passes(settings.cycle, settings.pretrain_epochs, settings.epochs))
@@ -68,17 +69,19 @@ def fit(
     run, precision = start_run(settings, dataset, device, name, resume)
     features = dataset.train.features.to(device)
     state = new_state(settings, features.size, device)
-    restore_newest(run, state)
-    loop = _Loop(settings, features, schedule, state, autocast(device, precision), callbacks)
-    writer = CheckpointWriter(run, state)
-    remaining = schedule[len(state.history) :]
-    if remaining:  # a run that is given more epochs is not finished any more
-        (run.folder / WEIGHTS).unlink(missing_ok=True)
-    for current in remaining:
-        state.history.append(loop.run_pass(current))
-        writer.after_pass()
-    writer.finish()
-    save_tensors(run.folder / WEIGHTS, state.model.state_dict())
+    with run.lock():
+        run.save_json("settings.json", run.record | {"settings": settings.as_dict()})  # epochs may have been raised
+        restore_newest(run, state)
+        loop = _Loop(settings, features, schedule, state, autocast(device, precision), callbacks)
+        writer = CheckpointWriter(run, state)
+        remaining = schedule[len(state.history) :]
+        if remaining:  # a run that is given more epochs is not finished any more
+            (run.folder / WEIGHTS).unlink(missing_ok=True)
+        for current in remaining:
+            state.history.append(loop.run_pass(current))
+            writer.after_pass()
+        writer.finish()
+        save_tensors(run.folder / WEIGHTS, state.model.state_dict())
     return run
 
 

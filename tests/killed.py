@@ -1,0 +1,59 @@
+"""Trains a run and is killed again and again: called by tests/test_resume.py in a process of its own.
+
+    python killed.py NAME KILLS SEED SETTINGS_JSON
+
+Every child resumes the run and is killed with SIGKILL after a random time, wherever it is then. The children are forked
+from a process that has imported everything and computed nothing, so that a kill costs no start-up.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+
+import torch
+
+from wsch_core import Settings, fit, load_dataset
+from wsch_core.run import Run, load_run, read_tensors
+
+torch.set_num_threads(1)
+
+
+def train(name: str, settings: Settings) -> Run:
+    return fit(settings, load_dataset("tiny"), name=name, callbacks=[], resume=True)
+
+
+def start(name: str, settings: Settings) -> int:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            train(name, settings)
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
+def main(name: str, kills: int, seed: int, settings: Settings) -> None:
+    draw, killed, while_writing = random.Random(seed), 0, 0
+    while killed < kills:
+        child = start(name, settings)
+        time.sleep(draw.uniform(0.02, 0.3))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            sys.exit(f"the run ended ({status}) after {killed} kills: give it more epochs")
+        killed += 1
+        run = load_run(name)
+        while_writing += any(run.folder.glob(".writing-*"))
+        for checkpoint in run.checkpoints():
+            read_tensors(checkpoint)  # whole, whatever was going on
+    os.waitpid(start(name, settings), 0)
+    print(json.dumps({"killed": killed, "while_writing": while_writing, "finished": load_run(name).finished}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Settings(**json.loads(sys.argv[4])))
