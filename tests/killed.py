@@ -16,13 +16,15 @@ import time
 import torch
 
 from wsch_core import Settings, fit, load_dataset
+from wsch_core.paths import outputs_folder
 from wsch_core.run import Run, load_run, read_tensors
 
 torch.set_num_threads(1)
 
 
 def train(name: str, settings: Settings) -> Run:
-    return fit(settings, load_dataset("tiny"), name=name, callbacks=[], resume=True)
+    started = (outputs_folder() / name / "settings.json").exists()
+    return fit(settings, load_dataset("tiny"), name=name, callbacks=[], resume=started)
 
 
 def start(name: str, settings: Settings) -> int:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from wsch_core.centers import find_centers, kmeans, kmeans_plus_plus
+from wsch_core.centers import _update, find_centers, kmeans, kmeans_plus_plus
 
 
 def clustered_codes(count=600, bits=24, clusters=8, flips=3, seed=0):
@@ -51,6 +51,16 @@ def test_an_empty_cluster_takes_the_farthest_code():
     found = kmeans(codes, start)
     assert found.inertia == 0
     assert found.nearest.unique().tolist() == [0, 1, 2]
+
+
+def test_an_empty_cluster_passes_over_codes_that_are_alone():
+    """The farthest code is the only one of its cluster: the next one is taken, and no cluster gives all of its codes."""
+    codes = torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, -1], [-1, -1, -1, -1]])
+    start = torch.tensor([[1.0, 1, 1, 1], [-4, -4, -4, -4], [99, 99, 99, 99], [98, 98, 98, 98]])
+    sums = _update(codes, torch.tensor([0, 0, 0, 1]), torch.tensor([0.0, 0, 4, 36]), start)
+    assert sums[2].tolist() == [1, 1, 1, -1]
+    assert sums[3].tolist() == start[3].tolist()
+    assert sums[1].tolist() == [-1, -1, -1, -1]
 
 
 def test_more_centres_than_different_codes():

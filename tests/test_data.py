@@ -156,6 +156,12 @@ DEFINITION_FAULTS = {
     "wrong type": ("frames = 10", 'frames = "ten"', r"frames is 'ten': it must be a whole number"),
     "zero": ("frames = 10", "frames = 0", r"frames is 0: it must be at least 1"),
     "no classes": ('classes = ["ant", "bee", "cat"]', "classes = []", r"classes is \[\]"),
+    "files are a number": ('features = ["train.h5"]', "features = 5", r"\[train\] features is 5"),
+    "classes twice": ('"ant", "bee"', '"ant", "ant"', r"a list of different names"),
+    "its settings": ("[train]", "[settings]\nbits = 0\n[train]", r"tiny\.toml: \[settings\] bits is 0"),
+    "published map": (
+        "frames = 10", 'frames = 10\npublished = [{ bits = 64, map = 3, method = "m", source = "s" }]', r"has map = 3: give six values",
+    ),
     "missing split": ("[query]", "[titles]", r"'titles' is not a known field"),
     "no files": ('[train]\nfeatures = ["train.h5"]', "[train]", r"\[train\] names no feature files"),
     "outside": ('"train.h5"', '"../train.h5"', r"\[train\] features is '../train.h5': it must be a path below the data folder"),
@@ -178,6 +184,33 @@ def test_ids_must_be_different(tiny_folder):
         file["ids"] = ["a", "b", "b", "c", "d"]
     with pytest.raises(ValueError, match="hold 5 ids, 4 of them different, for 5 videos"):
         load_dataset("tiny").query.ids  # noqa: B018
+
+
+@pytest.mark.parametrize("ids", [np.arange(5), None])
+def test_ids_must_be_texts(tiny_folder, ids):
+    with h5py.File(tiny_folder / "query.h5", "r+") as file:
+        if ids is None:
+            file.create_group("ids")
+        else:
+            file["ids"] = ids
+    with pytest.raises(ValueError, match="'ids' must be one text per video"):
+        load_dataset("tiny").query.ids  # noqa: B018
+
+
+def test_keyframes_must_be_as_many_as_videos(tiny_folder):
+    with h5py.File(tiny_folder / "query.h5", "r+") as file:
+        file["keyframes"] = np.zeros((3, FRAMES, 4, 4), np.uint8)
+    with pytest.raises(ValueError, match="keyframes of 3 videos, but features of 5"):
+        load_dataset("tiny").query.keyframes([0, 4])
+
+
+def test_label_files_cut_anywhere_are_named(tiny_folder):
+    path = tiny_folder / "query.mat"
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises((OSError, ValueError), match=r"query\.mat"):
+            load_dataset("tiny").query.labels  # noqa: B018
 
 
 def test_fingerprint_tells_data_apart(tiny, tiny_folder):

@@ -29,8 +29,26 @@ def test_a_run_is_evaluated_beside_its_baselines(run, tiny):
 
 
 def test_baselines_that_cannot_make_so_many_bits_say_so(run, tiny):
-    with pytest.raises(ValueError, match="ITQ"):
-        evaluate_run(run, tiny, baselines=("ITQ",))
+    with pytest.warns(UserWarning, match="ITQ is left out: .* needs 16, one for each bit"):
+        results = evaluate_run(run, tiny, baselines=("ITQ", "LSH"))
+    assert list(results.methods) == [OURS, "LSH"]
+
+
+def test_another_data_set_than_the_run_was_trained_on_is_refused(run, tiny_folder):
+    path = tiny_folder.parent / "tiny.toml"
+    (tiny_folder.parent / "other.toml").write_text('folder = "tiny"\n' + path.read_text())
+    with pytest.raises(ValueError, match="run r was trained with data set tiny, but the data set given has other"):
+        evaluate_run(run, load_dataset("other"))
+
+
+def test_damaged_codes_are_written_anew(run, tiny):
+    evaluate_run(run, tiny, baselines=())
+    path = run.folder / "codes.h5"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(OSError, match=r"codes\.h5 is damaged .*: evaluate the run again"):
+        run.load_codes()
+    evaluate_run(run, tiny, baselines=())
+    assert set(run.load_codes()) == {"query", "database"}
 
 
 def test_self_matches_are_excluded_by_id(tiny_folder, tiny_settings):

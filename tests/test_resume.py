@@ -96,9 +96,10 @@ def test_a_failed_save_leaves_the_checkpoint_before_it(tiny, tiny_settings, monk
             raise OSError(28, "No space left on device")
         save_file(tensors, path, metadata)
 
-    monkeypatch.setattr(run_module, "save_file", full_disk)
-    with pytest.raises(OSError, match=r"checkpoint-\d+\.safetensors cannot be written \(No space left on device\)"):
-        fit(tiny_settings, tiny, name="full", callbacks=[])
+    complaint = r"checkpoint-\d+\.safetensors cannot be written \(No space left on device\)"
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_file", full_disk)
+        with pytest.raises(OSError, match=complaint):
+            fit(tiny_settings, tiny, name="full", callbacks=[])
     assert len(load_run("full").checkpoints()) == 2
-    monkeypatch.undo()
     assert_same_run(whole, fit(tiny_settings, tiny, name="full", callbacks=[], resume=True))

@@ -30,6 +30,7 @@ def test_defaults_are_the_published_values():
     [
         ("bits", 0, "bits is 0: it must be a whole number of at least 1"),
         ("bits", -16, "bits is -16"),
+        ("bits", 1, "bits is 1: it must be at least 2"),
         ("bits", 64.0, "bits is 64.0: it must be a whole number"),
         ("bits", "64", "bits is '64': it must be a whole number"),
         ("bits", True, "bits is True"),

@@ -1,17 +1,19 @@
 import json
 import math
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from wsch_core import Settings, encode, fit, load_run
+from wsch_core import Settings, encode, evaluate_run, fit, load_run
 from wsch_core.checkpoint import state_tensors
 from wsch_core.data import load_dataset
 from wsch_core.progress import Progress, ProgressLine, describe, format_seconds
-from wsch_core.run import list_runs, read_tensors
-from wsch_core.train import learning_rate, new_state
+from wsch_core.run import list_runs, read_tensors, save_tensors
+from wsch_core.schedule import Pass
+from wsch_core.train import _read_losses, learning_rate, new_state
 
 TIMINGS = ("seconds", "videos_per_second")
 
@@ -155,13 +157,82 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(tiny, tiny_
         fit(tiny_settings, tiny, name="cut", callbacks=[], resume=True)
 
 
+@pytest.mark.parametrize("damage", ["no checkpoint", "short history", "foreign", "incomplete"])
+def test_a_run_that_cannot_go_on_is_refused_and_left_as_it_is(tiny, tiny_settings, damage):
+    run = fit(tiny_settings, tiny, name="r", callbacks=[])
+    (checkpoint,) = run.checkpoints()
+    if damage == "no checkpoint":
+        checkpoint.unlink()
+    elif damage == "short history":
+        lines = (run.folder / "history.jsonl").read_text().splitlines(keepends=True)
+        (run.folder / "history.jsonl").write_text("".join(lines[:-2]))
+    else:
+        tensors = read_tensors(checkpoint)
+        if damage == "foreign":
+            tensors["model.hash_layer.norm.bias"] = torch.zeros(3)
+        else:
+            del tensors["generator"]
+        save_tensors(checkpoint, tensors)
+    before = {path.name: path.read_bytes() for path in run.folder.glob("[!.]*")}
+    complaint = {"no checkpoint": "holds no checkpoint to go on from", "short history": "holds 5 of the 7 passes"}
+    warnings.simplefilter("ignore", RuntimeWarning)
+    with pytest.raises(OSError, match=complaint.get(damage, "every checkpoint is damaged")):
+        fit(replace(tiny_settings, epochs=9), tiny, name="r", callbacks=[], resume=True)
+    assert before == {path.name: path.read_bytes() for path in run.folder.glob("[!.]*")}
+
+
+def test_more_epochs_make_old_results_void(tiny, tiny_settings):
+    run = fit(tiny_settings, tiny, name="r", callbacks=[])
+    evaluate_run(run, tiny, baselines=())
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(tiny_settings, epochs=4), tiny, name="r", callbacks=[Interrupt(8)], resume=True)
+    assert not run.finished
+    assert not (run.folder / "metrics.json").exists()
+    assert not (run.folder / "codes.h5").exists()
+
+
+def test_a_cosine_learning_rate_cannot_be_given_more_epochs(tiny, tiny_settings):
+    cosine = replace(tiny_settings, learning_rate_schedule="cosine")
+    fit(cosine, tiny, name="r", callbacks=[])
+    with pytest.raises(ValueError, match="cannot be given more epochs"):
+        fit(replace(cosine, epochs=3), tiny, name="r", callbacks=[], resume=True)
+
+
+def test_resuming_needs_a_run(tiny, tiny_settings):
+    with pytest.raises(ValueError, match="resume needs the name of the run"):
+        fit(tiny_settings, tiny, callbacks=[], resume=True)
+    fit(tiny_settings, tiny, name="first", callbacks=[])
+    with pytest.raises(ValueError, match="'frist' is not a known run: did you mean 'first'"):
+        fit(tiny_settings, tiny, name="frist", callbacks=[], resume=True)
+
+
+def test_settings_for_another_data_set_are_refused(tiny, tiny_settings):
+    with pytest.raises(ValueError, match="dataset is 'demo' in the settings, but the data set given is 'tiny'"):
+        fit(replace(tiny_settings, dataset="demo"), tiny, callbacks=[])
+
+
+def test_weights_that_are_not_finite_never_reach_a_checkpoint(tiny, tiny_settings):
+    settings = replace(tiny_settings, learning_rate=1e38, batch_size=21, pretrain_epochs=1, epochs=0)
+    with pytest.raises(FloatingPointError, match="weights are not finite after pass 1"):
+        fit(settings, tiny, name="r", callbacks=[])
+    assert not load_run("r").finished
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}", '{"settings": {"bits": 0}, "dataset": {}}'])
+def test_a_damaged_settings_file_is_named(tiny, tiny_settings, content):
+    run = fit(tiny_settings, tiny, name="r", callbacks=[])
+    (run.folder / "settings.json").write_text(content)
+    with pytest.raises((OSError, ValueError), match=r"r/settings\.json"):
+        _ = load_run("r").settings
+
+
 def test_a_name_in_use_is_refused(tiny, tiny_settings):
     fit(tiny_settings, tiny, name="r", callbacks=[])
     with pytest.raises(FileExistsError, match="choose another run name, resume this run"):
         fit(tiny_settings, tiny, name="r", callbacks=[])
 
 
-@pytest.mark.parametrize("name", ["../up", "/tmp/x", "a/b", ".hidden", "x" * 101, "two words"])
+@pytest.mark.parametrize("name", ["../up", "/tmp/x", "a/b", ".hidden", "x" * 101, "two words", 2024])
 def test_a_name_that_is_no_folder_name_is_refused(tiny, tiny_settings, name):
     with pytest.raises(ValueError, match="cannot be a folder name"):
         fit(tiny_settings, tiny, name=name, callbacks=[])
@@ -174,11 +245,24 @@ def test_an_unwritable_folder_is_named(tiny, tiny_settings, tmp_path, monkeypatc
         fit(tiny_settings, tiny, callbacks=[])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny, tiny_settings):
-    with pytest.raises(FloatingPointError, match=r"pass \d+ .*step \d+: reconstruction .*Lower learning_rate"):
+def test_training_that_diverges_is_stopped_and_says_where(tiny, tiny_settings):
+    with pytest.raises(FloatingPointError, match=r"not finite .*pass 1 \(pretraining epoch 1.*lower learning_rate"):
         fit(replace(tiny_settings, learning_rate=1e30, pretrain_epochs=3), tiny, name="r", callbacks=[])
     for tensor in read_tensors(load_run("r").checkpoints()[0]).values():
         assert not tensor.is_floating_point() or torch.isfinite(tensor).all()
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step():
+    current = Pass(12, "cycle", 3, ("contrast",))
+    recorded = torch.tensor([[1.0, 2.0, 3.0], [1.0, torch.nan, torch.nan]])
+    where = r"pass 13 \(cycle epoch 4, contrast\), step 2: reconstruction 1, contrast nan, total nan\."
+    with pytest.raises(FloatingPointError, match=where):
+        _read_losses(recorded, torch.tensor([4, 4]), ["reconstruction", "contrast", "total"], current)
+
+
+def test_losses_are_means_over_videos():
+    recorded, sizes = torch.tensor([[1.0], [1.0], [9.0]]), torch.tensor([128, 128, 1])
+    assert _read_losses(recorded, sizes, ["total"], Pass(0, "cycle", 0, ()))["total"] == pytest.approx(1 + 8 / 257)
 
 
 def test_settings_that_do_not_fit_the_data_are_refused(tiny, tiny_settings):

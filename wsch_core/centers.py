@@ -78,15 +78,18 @@ def _update(codes: Tensor, nearest: Tensor, distances: Tensor, means: Tensor) ->
     """Means of the codes of each cluster; each empty cluster takes one of the codes farthest from their centre."""
     sums = torch.zeros_like(means).index_add_(0, nearest, codes)
     sizes = torch.bincount(nearest, minlength=len(means))
-    empty = torch.nonzero(sizes == 0).flatten()
-    if len(empty):
-        farthest = distances.argsort(descending=True, stable=True)[: len(empty)]
-        # a code already at its centre has nothing to gain, and a cluster keeps at least one code
-        farthest = farthest[(distances[farthest] > 0) & (sizes[nearest[farthest]] > 1)]
-        empty, donors = empty[: len(farthest)], nearest[farthest]
-        sums.index_add_(0, donors, -codes[farthest])
-        sizes.index_add_(0, donors, -torch.ones_like(donors))
-        sums[empty], sizes[empty] = codes[farthest], 1
+    empty = torch.nonzero(sizes == 0).flatten().tolist()
+    if empty:
+        farthest = distances.argsort(descending=True, stable=True)
+        for code in farthest[distances[farthest] > 0].tolist():  # a code at its centre has nothing to gain
+            donor = nearest[code]
+            if sizes[donor] > 1:  # a cluster keeps at least one code
+                cluster = empty.pop(0)
+                sums[donor] -= codes[code]
+                sizes[donor] -= 1
+                sums[cluster], sizes[cluster] = codes[code], 1
+            if not empty:
+                break
     return torch.where(sizes.unsqueeze(1) > 0, sums / sizes.clamp_min(1).unsqueeze(1), means)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 import warnings
@@ -19,7 +20,17 @@ from torch import Tensor
 from .data import Dataset
 from .device import resolve_precision
 from .paths import PROJECT
-from .run import KEPT_CHECKPOINTS, Run, create_run, list_runs, load_run, read_tensors, save_tensors, write_whole
+from .run import (
+    CHECKPOINTED,
+    KEPT_CHECKPOINTS,
+    Run,
+    create_run,
+    load_run,
+    load_weights,
+    read_tensors,
+    save_tensors,
+    write_whole,
+)
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -34,12 +45,15 @@ def start_run(settings: Settings, dataset: Dataset, device: torch.device, name: 
 
     Raises FileExistsError for a name in use, ValueError where a resumed run had other settings or other data.
     """
-    if resume and name in {run.name for run in list_runs()}:
+    if resume:
+        if not name:
+            raise ValueError("resume needs the name of the run to go on with: give it as the run's name.")
         run = load_run(name)
         _check_same(run, settings, dataset)
         return run, run.record["precision"]
     precision = resolve_precision(settings.precision, device, settings.encoder_width)
-    name = name or f"{settings.dataset}-{settings.bits}bits-{datetime.now():%Y%m%d-%H%M%S}"
+    readable = re.sub(r"[^\w.+-]", "_", settings.dataset)
+    name = name or f"{readable}-{settings.bits}bits-{datetime.now():%Y%m%d-%H%M%S}"
     return create_run(name, describe_run(settings, dataset, device, precision)), precision
 
 
@@ -80,6 +94,11 @@ def _check_same(run: Run, settings: Settings, dataset: Dataset) -> None:
             f"run {run.name} cannot be resumed with other settings ({'; '.join(changed)}): only epochs may be raised. "
             "Give the settings it was started with, or another run name."
         )
+    if settings.epochs > run.settings.epochs and settings.learning_rate_schedule == "cosine":
+        raise ValueError(
+            f"run {run.name} cannot be given more epochs (epochs was {run.settings.epochs}, is {settings.epochs}): its "
+            "cosine learning rate was spread over the former number. Start a new run."
+        )
     fingerprint = run.record["dataset"]["train_fingerprint"]
     if fingerprint != dataset.train.fingerprint:
         raise ValueError(
@@ -106,7 +125,7 @@ class CheckpointWriter:
         start = time.perf_counter()
         path = self.run.folder / f"checkpoint-{len(self.state.history):06}.safetensors"
         _flush(self.run.folder / "history.jsonl")
-        save_tensors(path, state_tensors(self.state), {"steps": str(self.state.steps)})
+        save_tensors(path, state_tensors(self.state))
         for old in self.run.checkpoints()[KEPT_CHECKPOINTS:]:
             old.unlink()
         self.saved_at = time.perf_counter()
@@ -131,7 +150,7 @@ def _flush(path: Path) -> None:
 
 def state_tensors(state: TrainingState) -> dict[str, Tensor]:
     """The training state as named tensors."""
-    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors = {f"{CHECKPOINTED}{name}": tensor for name, tensor in state.model.state_dict().items()}
     for name, parameter in state.model.named_parameters():
         for key, value in state.optimizer.state.get(parameter, {}).items():
             tensors[f"adam.{key}.{name}"] = value
@@ -151,23 +170,35 @@ def restore_newest(run: Run, state: TrainingState) -> None:
     for path in checkpoints:
         try:
             tensors = read_tensors(path)
+            _restore(state, tensors, path)
         except OSError as error:
             warnings.warn(f"{error} Going on from the one before.", RuntimeWarning, stacklevel=2)
             continue
-        _restore(state, tensors, run)
+        state.history = run.history[: int(tensors["passes"])]
+        if len(state.history) < int(tensors["passes"]):
+            raise OSError(
+                f"{run.folder / 'history.jsonl'} holds {len(state.history)} of the {int(tensors['passes'])} passes of "
+                f"{path.name}: restore it, or choose another run name."
+            )
         return
     if checkpoints:
         raise OSError(f"{run.folder}: every checkpoint is damaged: restore one, or remove the folder and train again.")
+    if run.finished or run.history:
+        raise OSError(f"{run.folder} holds no checkpoint to go on from: restore one, or choose another run name.")
 
 
-def _restore(state: TrainingState, tensors: dict[str, Tensor], run: Run) -> None:
+def _restore(state: TrainingState, tensors: dict[str, Tensor], path: Path) -> None:
+    """All of a state but its history; tensors that do not belong to it are an OSError that names the file."""
+    load_weights(state.model, tensors, path, CHECKPOINTED)
     device = next(state.model.parameters()).device
-    state.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
-    for name, parameter in state.model.named_parameters():
-        keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"adam.{key}.{name}" in tensors]
-        if keys:
-            state.optimizer.state[parameter] = {key: tensors[f"adam.{key}.{name}"].to(device) for key in keys}
-    state.generator.set_state(tensors["generator"])
-    state.steps = int(tensors["steps"])
-    state.centers = tensors["centers"].to(device) if "centers" in tensors else None
-    state.history = run.history[: int(tensors["passes"])]
+    try:
+        for name, parameter in state.model.named_parameters():
+            keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"adam.{key}.{name}" in tensors]
+            if keys:
+                state.optimizer.state[parameter] = {key: tensors[f"adam.{key}.{name}"].to(device) for key in keys}
+        state.generator.set_state(tensors["generator"])
+        state.steps = int(tensors["steps"])
+        state.centers = tensors["centers"].to(device) if "centers" in tensors else None
+        int(tensors["passes"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise OSError(f"{path} is damaged (it lacks part of the training state: {error}).") from error

@@ -19,9 +19,12 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"device is {name!r}: it must be auto, cpu, cuda or cuda:N.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {name!r}: it must be auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device is {name!r}, but this torch sees no GPU: use 'auto' or 'cpu', or install a CUDA build of torch."
+            f"device is {name!r}, but this torch sees {torch.cuda.device_count()} GPUs: use 'auto' or 'cpu', or install a "
+            "CUDA build of torch."
         )
     return device
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,14 +78,18 @@ def evaluate_run(
     self_match: str = "included",
     normalisation: str = "k",
     baselines: Sequence[str] = BASELINES,
+    device: str = "auto",
 ) -> Results:
     """Encode database and queries, evaluate them beside the baselines, and keep codes and metrics in the run folder.
 
     self_match, normalisation: see `metrics.evaluate`; where queries and database are apart, nothing matches itself
-    Raises ValueError if the data set has no labels to evaluate with.
+    device: where to encode, whatever the run was trained on
+    A baseline that cannot make so many bits of these features is left out, with a warning. Raises ValueError for a data
+    set without labels, or another one than the run was trained on (for that, `encode` and `evaluate_codes` are there).
     """
     _check_labels(dataset)
-    device = resolve_device(run.settings.device)
+    _check_trained_on(run, dataset)
+    device = resolve_device(device)
     model = run.model().to(device)
     options = {"ks": ks, "self_match": self_match}
     splits = _different_splits(dataset)
@@ -97,7 +102,11 @@ def evaluate_run(
     pooled.setdefault("query", pooled["database"])
     training = dataset.train.features.mean_pooled()
     for name in baselines:
-        hasher = fit_baseline(name, training, run.settings.bits, run.settings.seed)
+        try:
+            hasher = fit_baseline(name, training, run.settings.bits, run.settings.seed)
+        except ValueError as error:
+            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+            continue
         hashed = {split: hasher.encode(features) for split, features in pooled.items()}
         methods[name] = evaluate_codes(hashed, dataset, normalisation=normalisation, **options)
     real_valued = evaluate_cosine(
@@ -120,6 +129,19 @@ def evaluate_codes(codes: Mapping[str, Tensor], dataset: Dataset, **options: Any
 def _different_splits(dataset: Dataset) -> dict:
     splits = {"database": dataset.database}
     return splits if dataset.query is dataset.database else splits | {"query": dataset.query}
+
+
+def _check_trained_on(run: Run, dataset: Dataset) -> None:
+    trained = run.record["dataset"]
+    for word, former, now in (
+        ("data set", trained.get("name"), dataset.name),
+        ("feature size", trained.get("feature_size"), dataset.feature_size),
+    ):
+        if former != now:
+            raise ValueError(
+                f"run {run.name} was trained with {word} {former}, but the data set given has {now}: "
+                "give the data set it was trained on."
+            )
 
 
 def _check_labels(dataset: Dataset) -> None:

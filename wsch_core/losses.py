@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -53,10 +51,16 @@ def contrast_loss(codes: Tensor, temperature: float = 0.5, tau_plus: float = 0.1
     """
     batch = codes.shape[1]
     flat = codes.flatten(0, 1)
-    similarities = (flat @ flat.T / temperature).exp()
-    positives = torch.cat([similarities.diagonal(batch), similarities.diagonal(-batch)])
-    negatives = similarities.sum(dim=1) - similarities.diagonal() - positives
+    logits = flat @ flat.T / temperature
+    itself = torch.arange(2 * batch, device=codes.device)
+    partner = itself.roll(batch)
+    positives = logits[itself, partner]
+    # everything is taken relative to the positive, and the two that are no negatives are left out instead of subtracted:
+    # at small temperatures the sum would lose all others beside them
+    no_negative = torch.zeros_like(logits, dtype=torch.bool)
+    no_negative[itself, itself] = no_negative[itself, partner] = True
+    negatives = (logits - positives.unsqueeze(1)).masked_fill(no_negative, -torch.inf).exp().sum(dim=1)
     count = 2 * batch - 2
-    debiased = (negatives - tau_plus * count * positives) / (1 - tau_plus)
-    debiased = debiased.clamp_min(count * math.exp(-1 / temperature))
-    return -(positives / (positives + debiased)).log().mean()
+    floor = count * (-1 / temperature - positives).exp()
+    debiased = torch.maximum((negatives - tau_plus * count) / (1 - tau_plus), floor)
+    return debiased.log1p().mean()

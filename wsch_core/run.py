@@ -35,6 +35,7 @@ from .paths import outputs_folder
 from .settings import Settings, unknown_name
 
 KEPT_CHECKPOINTS = 2
+CHECKPOINTED = "model."  # how the network's tensors are named in a checkpoint
 LOCK, TEMPORARY = ".lock", ".writing-"
 WEIGHTS = "weights.safetensors"  # there once a run is finished
 MODEL_SIZES = ("bits", "encoder_width", "decoder_width", "attention_heads", "ssd_head_width", "state_size")
@@ -53,11 +54,18 @@ class Run:
     @property
     def record(self) -> dict[str, Any]:
         """What settings.json holds: settings, versions, device, precision, data set."""
-        return _read_json(self.folder / "settings.json")
+        path = self.folder / "settings.json"
+        record = _read_json(path, "train the run again")
+        if not isinstance(record, dict) or not all(isinstance(record.get(k), dict) for k in ("settings", "dataset")):
+            raise OSError(f"{path} is damaged (settings or dataset are missing): restore it, or train the run again.")
+        return record
 
     @property
     def settings(self) -> Settings:
-        return Settings.create(self.record["settings"])
+        try:
+            return Settings.create(self.record["settings"])
+        except ValueError as error:
+            raise ValueError(f"{self.folder / 'settings.json'}: {error}") from error
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -65,8 +73,11 @@ class Run:
         path = self.folder / "history.jsonl"
         if not path.exists():
             return []
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            return [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
+        except ValueError as error:
+            raise OSError(f"{path} is damaged ({error}): restore it, or train the run again.") from error
 
     @property
     def finished(self) -> bool:
@@ -74,7 +85,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        return _read_json(self.folder / "metrics.json")
+        return _read_json(self.folder / "metrics.json", "evaluate the run again")
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints, the newest first."""
@@ -84,12 +95,12 @@ class Run:
         """The trained network; of an unfinished run, the network of its newest checkpoint."""
         model = build_model(self.settings, self.record["dataset"]["feature_size"])
         if self.finished:
-            model.load_state_dict(read_tensors(self.folder / WEIGHTS))
-            return model.eval()
-        if not self.checkpoints():
+            path, prefix = self.folder / WEIGHTS, ""
+        elif self.checkpoints():
+            path, prefix = self.checkpoints()[0], CHECKPOINTED
+        else:
             raise FileNotFoundError(f"{self.folder} holds no weights yet: train the run first.")
-        tensors = read_tensors(self.checkpoints()[0])
-        model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+        load_weights(model, read_tensors(path), path, prefix)
         return model.eval()
 
     @contextmanager
@@ -113,7 +124,10 @@ class Run:
 
     def save_codes(self, split: str, codes: Tensor, ids: list[str]) -> None:
         """Keep a split's codes, packed, with their ids and bit count, in codes.h5 beside those of other splits."""
-        stored = self.load_codes() if (self.folder / "codes.h5").exists() else {}
+        try:
+            stored = self.load_codes()
+        except OSError:  # none yet, or damaged: they are written anew
+            stored = {}
         stored[split] = (codes, ids)
 
         def write(path: Path) -> None:
@@ -131,14 +145,15 @@ class Run:
         path = self.folder / "codes.h5"
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: evaluate the run first.")
-        with h5py.File(path, "r") as file:
-            return {
-                split: (
-                    unpack(torch.from_numpy(group["packed"][:]), int(group.attrs["bits"])),
-                    group["ids"].asstr()[:].tolist(),
-                )
-                for split, group in file.items()
-            }
+        try:
+            with h5py.File(path, "r") as file:
+                return {split: _read_codes(group) for split, group in file.items()}
+        except (OSError, LookupError, AttributeError, TypeError, ValueError) as error:
+            raise OSError(f"{path} is damaged ({error}): evaluate the run again.") from error
+
+
+def _read_codes(group: h5py.Group) -> tuple[Tensor, list[str]]:
+    return unpack(torch.from_numpy(group["packed"][:]), int(group.attrs["bits"])), group["ids"].asstr()[:].tolist()
 
 
 def build_model(settings: Settings, feature_size: int) -> WSCH:
@@ -182,7 +197,7 @@ def list_runs() -> list[Run]:
 
 
 def _run_folder(name: str) -> Path:
-    if not re.fullmatch(r"[\w][\w.+-]{0,99}", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.+-]{0,99}", name):
         raise ValueError(
             f"the run name {name!r} cannot be a folder name: use up to 100 letters, digits, '.', '_', '-' and '+'."
         )
@@ -219,13 +234,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise OSError(f"{path} is damaged ({error}): remove it, and the checkpoint before it is used.") from error
+        raise OSError(f"{path} is damaged ({error}).") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def load_weights(model: WSCH, tensors: dict[str, Tensor], path: Path, prefix: str = "") -> None:
+    """Give a network the tensors of a file whose names begin with `prefix`; if they do not fit, an OSError names it."""
+    weights = {n.removeprefix(prefix): tensor for n, tensor in tensors.items() if n.startswith(prefix)}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise OSError(f"{path} does not hold the weights of this run ({reason}): restore the file.") from error
+
+
+def _read_json(path: Path, remedy: str) -> Any:
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: the folder is not a complete run.")
+        raise FileNotFoundError(f"{path} is missing: {remedy}.")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise OSError(f"{path} is damaged ({error}): restore it, or train the run again.") from error
+        raise OSError(f"{path} is damaged ({error}): restore it, or {remedy}.") from error

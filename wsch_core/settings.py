@@ -82,7 +82,8 @@ class Settings:
             self._require(name, 0 < getattr(self, name) < 1, "a number between 0 and 1")
         self._require("bits", self.bits <= MOST_BITS, f"at most {MOST_BITS}")
         self._require("tau_plus", 0 <= self.tau_plus < 1, "a number from 0 to below 1")
-        self._check_heads()
+        self._require("bits", self.bits > 1, "at least 2: the hash layer normalises over them")
+        check_heads(self.encoder_width, self.decoder_width, self.attention_heads, self.ssd_head_width)
         self._check_schedule()
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
@@ -99,9 +100,6 @@ class Settings:
                 raise ValueError(f"{field.name} is {value!r}: it must be {word}.")
             elif wanted is float and not math.isfinite(value):
                 raise ValueError(f"{field.name} is {value!r}: it must be a finite number.")
-
-    def _check_heads(self) -> None:
-        check_heads(self.encoder_width, self.decoder_width, self.attention_heads, self.ssd_head_width)
 
     def _check_schedule(self) -> None:
         turn = parse_cycle(self.cycle)

@@ -24,6 +24,7 @@ from .settings import Settings
 from .views import draw_views, hidden_count
 
 WARM_UP = 0.05  # share of the steps over which a cosine learning rate rises
+DIVERGED = "Start a new run with a lower learning_rate or precision = float32; the last checkpoint of this one is good."
 SECONDS_BETWEEN_READS = 1.0  # losses stay on the device; reading them waits for it
 Callback = Callable[[Progress], None]
 
@@ -51,13 +52,18 @@ def fit(
 
     name: of the run; "" makes one from data set, bits and time
     callbacks: each is given a `Progress` about once a second; None shows a line of text
-    resume: go on with the run of this name, if there is one; its settings must be the same, but `epochs` may be more
+    resume: go on with the run of this name; its settings must be the same, but `epochs` may be more
 
     Interrupted or killed, a run can be resumed, and ends as if it had not been. Raises ValueError for settings that do
     not fit the data, FileExistsError for a name in use, RuntimeError for a run that another process is training,
     FloatingPointError for a loss that is not finite.
     """
     callbacks = [ProgressLine()] if callbacks is None else list(callbacks)
+    if settings.dataset != dataset.name:
+        raise ValueError(
+            f"dataset is {settings.dataset!r} in the settings, but the data set given is {dataset.name!r}: "
+            "make the settings with settings_for(dataset, ...)."
+        )
     schedule = list(passes(settings.cycle, settings.pretrain_epochs, settings.epochs))
     _check_masking(settings, schedule, dataset.frames)
     if settings.centers > 2 * len(dataset.train) and any("centers" in p.tasks for p in schedule):
@@ -70,13 +76,14 @@ def fit(
     features = dataset.train.features.to(device)
     state = new_state(settings, features.size, device)
     with run.lock():
-        run.save_json("settings.json", run.record | {"settings": settings.as_dict()})  # epochs may have been raised
         restore_newest(run, state)
+        run.save_json("settings.json", run.record | {"settings": settings.as_dict()})  # epochs may have been raised
         loop = _Loop(settings, features, schedule, state, autocast(device, precision), callbacks)
         writer = CheckpointWriter(run, state)
         remaining = schedule[len(state.history) :]
-        if remaining:  # a run that is given more epochs is not finished any more
-            (run.folder / WEIGHTS).unlink(missing_ok=True)
+        if remaining:  # a run that is given more epochs is not finished any more, and not evaluated
+            for name in (WEIGHTS, "codes.h5", "metrics.json"):
+                (run.folder / name).unlink(missing_ok=True)
         for current in remaining:
             state.history.append(loop.run_pass(current))
             writer.after_pass()
@@ -138,7 +145,9 @@ class _Loop:
         order, views, hidden = self.draw(settings.pretrain_masking_ratio if pretraining else settings.masking_ratio)
         weights = {"reconstruction": 1.0 if pretraining else settings.weight_reconstruction}
         weights |= {task: getattr(settings, f"weight_{task}") for task in current.tasks}
+        weights = {task: weight for task, weight in weights.items() if weight}  # what weighs nothing is not computed
         recorded = torch.zeros(self.steps_in_pass, len(weights) + 1, device=self.device)
+        sizes = torch.tensor([len(videos) for videos in order.split(settings.batch_size)], device=self.device)
         bit_sums = torch.zeros(settings.bits, device=self.device)
         start = last_read = time.perf_counter()
         batches = zip(order.split(settings.batch_size), views.split(settings.batch_size, dim=1), strict=True)
@@ -155,15 +164,21 @@ class _Loop:
             bit_sums += codes.mean(dim=2).sum(dim=(0, 1))
             if time.perf_counter() - last_read > SECONDS_BETWEEN_READS:
                 last_read = time.perf_counter()
-                means = _read_losses(recorded[: step + 1], [*weights, "total"], current)
-                self.tell(
-                    current, (step + 1) / self.steps_in_pass, means, (step + 1) * len(videos) / (last_read - start)
-                )
+                means = _read_losses(recorded[: step + 1], sizes[: step + 1], [*weights, "total"], current)
+                speed = int(sizes[: step + 1].sum()) / (last_read - start)
+                self.tell(current, (step + 1) / self.steps_in_pass, means, speed)
+        self.check_weights(current)
         return {
-            "losses": _read_losses(recorded, [*weights, "total"], current),
+            "losses": _read_losses(recorded, sizes, [*weights, "total"], current),
             "learning_rate": state.optimizer.param_groups[0]["lr"],
             "bit_imbalance": (bit_sums / (2 * len(order))).abs().mean().item(),
         }
+
+    def check_weights(self, current: Pass) -> None:
+        """Stop before weights that are not finite reach a checkpoint."""
+        finite = torch.stack([parameter.isfinite().all() for parameter in self.state.model.parameters()])
+        if not finite.all():
+            raise FloatingPointError(f"the weights are not finite after pass {_place(current)}: {DIVERGED}")
 
     def refresh_centers(self, current: Pass) -> dict:
         """Encode both views of every training video and find new cluster centres."""
@@ -204,23 +219,21 @@ def batch_losses(
     """The losses of one batch by task, and the frame codes (2, batch, visible, b) they were computed from.
 
     videos: (batch,); views: (2, batch, visible) frame numbers. Both views go through the network as one batch, and only
-    their visible frames are read. A reconstruction of weight 0 is not computed.
+    their visible frames are read. Only the losses named in `weights` are computed.
     """
     both = videos.repeat(2)
     visible = features.gather(both, views.flatten(0, 1))
+    losses = {}
     with cast:
-        if weights["reconstruction"]:
+        if "reconstruction" in weights:
             codes, reconstructions = state.model(visible, hidden)
         else:
-            codes, reconstructions = state.model.frame_codes(visible), None
-    losses = {}
-    if reconstructions is not None:
+            codes = state.model.frame_codes(visible)
+    if "reconstruction" in weights:
         hidden_sums = features.direction_sums[both] - directions(visible).sum(dim=1)
         losses["reconstruction"] = reconstruction_loss(
             reconstructions.to(hidden_sums.dtype).unflatten(0, (2, -1)), (hidden_sums / hidden).unflatten(0, (2, -1))
         )
-    else:
-        losses["reconstruction"] = codes.new_zeros(())
     if "cluster" in weights:
         grouped = codes.unflatten(0, (2, -1))
         losses["cluster"] = cluster_loss(grouped, state.centers, settings.cluster_temperature, settings.cluster_targets)
@@ -249,18 +262,24 @@ def encode(model: WSCH, features: Features, device: torch.device | str = "cpu", 
     return torch.cat([model.encode(batch.to(device)).cpu() for batch in features.batches(batch_size)])
 
 
-def _read_losses(recorded: Tensor, names: list[str], current: Pass) -> dict[str, float]:
-    """Means of the losses recorded for each step, (steps, losses). Stops training if one of them is not finite."""
+def _read_losses(recorded: Tensor, sizes: Tensor, names: list[str], current: Pass) -> dict[str, float]:
+    """Means over videos of the losses recorded for each step, (steps, losses), whose batches had `sizes` (steps,).
+
+    Stops training if a loss is not finite.
+    """
     finite = torch.isfinite(recorded).all(dim=1)
     if not finite.all():
         step = int(finite.int().argmin())
         values = ", ".join(f"{name} {value:.4g}" for name, value in zip(names, recorded[step].tolist(), strict=True))
         raise FloatingPointError(
-            f"the loss is not finite in pass {current.number + 1} ({current.stage} epoch {current.epoch + 1}, "
-            f"{current.title}), step {step + 1}: {values}. Lower learning_rate, or set precision to float32; the "
-            "checkpoint before this pass is good."
+            f"the loss is not finite in pass {_place(current)}, step {step + 1}: {values}. {DIVERGED}"
         )
-    return dict(zip(names, recorded.mean(dim=0).tolist(), strict=True))
+    means = (recorded * sizes.unsqueeze(1)).sum(dim=0) / sizes.sum()
+    return dict(zip(names, means.tolist(), strict=True))
+
+
+def _place(current: Pass) -> str:
+    return f"{current.number + 1} ({current.stage} epoch {current.epoch + 1}, {current.title})"
 
 
 class _Clock:

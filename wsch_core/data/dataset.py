@@ -64,6 +64,11 @@ class Split:
                     (place, stored[v - start]) for place, v in enumerate(videos) if 0 <= v - start < len(stored)
                 ]
                 start += len(stored)
+        if len(pictures) != len(videos):
+            raise ValueError(
+                f"{self.definition.folder}: the {self.name} split has keyframes of {start} videos, but features of "
+                f"{len(self)}: every video needs its own, in the same order."
+            )
         return np.stack([picture for _, picture in sorted(pictures, key=lambda pair: pair[0])])
 
     @cached_property

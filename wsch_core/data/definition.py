@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ..paths import data_folder, definition_folders
-from ..settings import unknown_name
+from ..settings import Settings, unknown_name
 
 SPLITS = ("train", "database", "query")
 METRIC_DEPTHS = (5, 20, 40, 60, 80, 100)
@@ -68,7 +68,7 @@ def list_definitions() -> dict[str, Path]:
     """Every known data set by name, with its definition file."""
     found: dict[str, Path] = {}
     for folder in definition_folders():
-        for path in sorted(folder.glob("*.toml")):
+        for path in sorted(path for path in folder.glob("*.toml") if path.is_file()):
             found.setdefault(path.stem, path)
     return found
 
@@ -79,8 +79,8 @@ def load_definition(name: str) -> Definition:
     Raises ValueError for an unknown name (listing the known) and for a definition that does not hold together.
     """
     known = list_definitions()
-    if name not in known:
-        raise ValueError(unknown_name("data set", name, list(known)))
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(unknown_name("data set", str(name), list(known)))
     return read_definition(known[name])
 
 
@@ -105,7 +105,7 @@ def read_definition(path: Path) -> Definition:
         folder=data_folder() / folder,
         about=_take(path, table, "about", str, ""),
         builder=_take(path, table, "builder", str, ""),
-        settings=_take(path, table, "settings", dict, {}),
+        settings=_read_settings(path, table),
         published=_read_published(path, table),
     )
 
@@ -130,9 +130,10 @@ def _read_classes(path: Path, table: Mapping[str, Any]) -> tuple[str, ...]:
     classes = table.get("classes")
     if type(classes) is int and classes >= 1:
         return tuple(str(number) for number in range(classes))
-    if isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes):
+    named = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
+    if named and len(set(classes)) == len(classes):
         return tuple(classes)
-    raise ValueError(f"{path}: classes is {classes!r}: it must be their number or a list of their names.")
+    raise ValueError(f"{path}: classes is {classes!r}: it must be their number, or a list of different names.")
 
 
 def _read_splits(path: Path, table: Mapping[str, Any]) -> dict[str, SplitFiles]:
@@ -146,6 +147,8 @@ def _read_splits(path: Path, table: Mapping[str, Any]) -> dict[str, SplitFiles]:
         for key in ("features", "labels"):
             files = entry.get(key, [])
             files = [files] if isinstance(files, str) else files
+            if not isinstance(files, list):
+                raise ValueError(f"{path}: [{name}] {key} is {files!r}: it must be a file name or a list of them.")
             entry[key] = tuple(_check_name(path, f"[{name}] {key}", file) for file in files)
         for key in ("features_key", "labels_key", "same_as"):
             _take(path, entry, key, str, "")
@@ -172,15 +175,25 @@ def _check_split(path: Path, name: str, files: SplitFiles, splits: Mapping[str, 
         )
 
 
+def _read_settings(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+    settings = _take(path, table, "settings", dict, {})
+    try:
+        Settings.create({}, settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: [settings] {error}") from error
+    return settings
+
+
 def _read_published(path: Path, table: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     rows = _take(path, table, "published", list, [])
     for row in rows:
         if not isinstance(row, dict) or set(row) != {"method", "bits", "map", "source"}:
             raise ValueError(f"{path}: each [[published]] entry needs method, bits, map and source; found {row!r}.")
-        if len(row["map"]) != len(METRIC_DEPTHS):
+        values = row["map"] if isinstance(row["map"], list) else []
+        if len(values) != len(METRIC_DEPTHS) or not all(type(value) is float and 0 <= value <= 1 for value in values):
             raise ValueError(
-                f"{path}: [[published]] {row['method']} at {row['bits']} bits has {len(row['map'])} values in map: "
-                f"give mAP@{'/'.join(map(str, METRIC_DEPTHS))}."
+                f"{path}: [[published]] {row['method']} at {row['bits']} bits has map = {row['map']!r}: give six values, "
+                f"mAP@{'/'.join(map(str, METRIC_DEPTHS))}, from 0.0 to 1.0."
             )
     return tuple(rows)
 

@@ -133,6 +133,8 @@ def read_ids(folder: Path, split: str, files: tuple[str, ...], videos: int) -> l
         with open_hdf5(folder / name) as file:
             if "ids" not in file:
                 return [f"{split}/{row}" for row in range(videos)]
+            if not isinstance(file["ids"], h5py.Dataset) or h5py.check_string_dtype(file["ids"].dtype) is None:
+                raise ValueError(f"{folder / name}: 'ids' must be one text per video: store them as strings.")
             ids += file["ids"].asstr()[:].tolist()
     if len(ids) != videos or len(set(ids)) != videos:
         raise ValueError(

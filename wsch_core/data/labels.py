@@ -42,7 +42,7 @@ def read_labels(path: Path, key: str, videos: int, classes: int) -> scipy.sparse
 def _read_v5(path: Path, key: str):
     try:
         variables = scipy.io.loadmat(path)
-    except (ValueError, TypeError, OSError, KeyError, NotImplementedError, MemoryError) as error:
+    except Exception as error:  # a damaged file makes SciPy raise nearly anything
         raise OSError(f"{path} cannot be read as a MATLAB file ({error}): copy the file again.") from error
     return _check_matrix(path, key, variables.get(key), [name for name in variables if not name.startswith("__")])
 
@@ -53,7 +53,7 @@ def _read_hdf5(path: Path, key: str):
         value = None
         if isinstance(stored, h5py.Dataset):
             value = stored[()].T  # MATLAB writes columns first
-        elif isinstance(stored, h5py.Group) and {"ir", "jc"} <= set(stored):
+        elif isinstance(stored, h5py.Group) and {"ir", "jc"} <= set(stored) and "MATLAB_sparse" in stored.attrs:
             rows = int(stored.attrs["MATLAB_sparse"])
             parts = [stored[name][()] if name in stored else np.zeros(0) for name in ("data", "ir", "jc")]
             value = scipy.sparse.csc_array(tuple(parts), shape=(rows, len(parts[2]) - 1))
