@@ -33,6 +33,7 @@ from . import search
 from .codes import as_tensor
 
 KS = (5, 20, 40, 60, 80, 100)
+SELF_MATCHES = ("included", "excluded")
 NORMALISATIONS = ("k", "hits", "min(k,relevant)", "relevant")
 
 
@@ -337,7 +338,7 @@ def _own_positions(self_match: str, query_ids, database_ids, queries: int, items
     """(queries,) int64 database index of each query's own entry that is to be left out, -1 for none."""
     if self_match == "included":
         return np.full(queries, -1)
-    if self_match != "excluded":
+    if self_match not in SELF_MATCHES:
         raise ValueError(f'found self_match {self_match!r}, expected "included" or "excluded"')
     found = tuple(None if ids is None else len(ids) for ids in (query_ids, database_ids))
     if found != (queries, items):
