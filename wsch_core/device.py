@@ -8,7 +8,9 @@ from functools import cache
 
 import torch
 
-WORTHWHILE = 1.2  # bfloat16 is chosen if it multiplies this much faster than float32, conversions included
+# bfloat16 is chosen if it multiplies this much faster than float32: units made for it (AMX, tensor cores) do so by far more
+WORTHWHILE = 2.0
+SIZES = {"cpu": 1024, "cuda": 4096}  # of the matrices multiplied to find out, so that the product outweighs starting it
 
 
 def resolve_device(name: str) -> torch.device:
@@ -29,30 +31,35 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def resolve_precision(name: str, device: torch.device, width: int) -> str:
-    """ "auto" is "bfloat16" where the device multiplies matrices of this width faster with it, else "float32"."""
+def resolve_precision(name: str, device: torch.device) -> str:
+    """ "auto" is "bfloat16" where the device multiplies matrices much faster with it, else "float32"."""
     if name != "auto":
         return name
-    return "bfloat16" if _speed_up(str(device), min(width, 1024)) >= WORTHWHILE else "float32"
+    return "bfloat16" if _speed_up(str(device)) >= WORTHWHILE else "float32"
 
 
 @cache
-def _speed_up(device: str, width: int) -> float:
-    """How much faster a matrix product is in bfloat16, with the conversions that autocast makes."""
-    left, right = torch.ones(2048, width, device=device), torch.ones(width, 4 * width, device=device)
-    plain = _seconds(lambda: left @ right, device)
-    return plain / _seconds(lambda: left.bfloat16() @ right.bfloat16(), device)
+def _speed_up(device: str) -> float:
+    """How much faster a matrix product is in bfloat16 than in float32.
+
+    Always the same product, whatever is trained: the same machine must choose the same precision every time.
+    """
+    size = SIZES[torch.device(device).type]
+    plain = torch.ones(size, size, device=device)
+    short = plain.bfloat16()
+    seconds = {"float32": [], "bfloat16": []}
+    for _ in range(8):  # in turn, so that a busy moment strikes both; the best of each counts
+        seconds["float32"].append(_seconds(lambda: plain @ plain, device))
+        seconds["bfloat16"].append(_seconds(lambda: short @ short, device))
+    return min(seconds["float32"]) / min(seconds["bfloat16"])
 
 
 def _seconds(compute: Callable[[], object], device: str) -> float:
-    best = float("inf")
-    for _ in range(4):
-        start = time.perf_counter()
-        compute()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return best
+    start = time.perf_counter()
+    compute()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
