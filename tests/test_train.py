@@ -78,6 +78,17 @@ def test_every_cycle_trains(tiny, tiny_settings, cycle):
     assert learned - {"total", "reconstruction"} == {"cluster", "contrast"} & set(cycle.replace("+", ", ").split(", "))
 
 
+def test_the_order_of_joint_tasks_does_not_matter(tiny, tiny_settings):
+    """Nor are their losses mixed up in the history."""
+    runs = [
+        fit(replace(tiny_settings, cycle=f"centers, {joint}"), tiny, name=joint, callbacks=[])
+        for joint in ("cluster+contrast", "contrast+cluster")
+    ]
+    one, other = (run.history[-1]["losses"] for run in runs)
+    assert one == pytest.approx(other, rel=1e-3)
+    assert one["cluster"] != pytest.approx(one["contrast"], rel=0.05)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -99,7 +99,7 @@ def _check_same(run: Run, settings: Settings, dataset: Dataset) -> None:
             f"run {run.name} cannot be given more epochs (epochs was {run.settings.epochs}, is {settings.epochs}): its "
             "cosine learning rate was spread over the former number. Start a new run."
         )
-    fingerprint = run.record["dataset"]["train_fingerprint"]
+    fingerprint = run.record["dataset"].get("train_fingerprint")
     if fingerprint != dataset.train.fingerprint:
         raise ValueError(
             f"run {run.name} was trained on other features (fingerprint {fingerprint}, now {dataset.train.fingerprint}): "

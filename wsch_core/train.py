@@ -143,9 +143,7 @@ class _Loop:
         settings, state = self.settings, self.state
         pretraining = current.stage == "pretraining"
         order, views, hidden = self.draw(settings.pretrain_masking_ratio if pretraining else settings.masking_ratio)
-        weights = {"reconstruction": 1.0 if pretraining else settings.weight_reconstruction}
-        weights |= {task: getattr(settings, f"weight_{task}") for task in current.tasks}
-        weights = {task: weight for task, weight in weights.items() if weight}  # what weighs nothing is not computed
+        weights = loss_weights(settings, current)
         recorded = torch.zeros(self.steps_in_pass, len(weights) + 1, device=self.device)
         sizes = torch.tensor([len(videos) for videos in order.split(settings.batch_size)], device=self.device)
         bit_sums = torch.zeros(settings.bits, device=self.device)
@@ -160,7 +158,7 @@ class _Loop:
             total.backward()
             state.optimizer.step()
             state.steps += 1
-            recorded[step] = torch.stack([*losses.values(), total]).detach()
+            recorded[step] = torch.stack([*(losses[task] for task in weights), total]).detach()
             bit_sums += codes.mean(dim=2).sum(dim=(0, 1))
             if time.perf_counter() - last_read > SECONDS_BETWEEN_READS:
                 last_read = time.perf_counter()
@@ -204,6 +202,13 @@ class _Loop:
         progress = Progress(current, len(self.schedule), done, losses, speed, self.clock.elapsed(), left, entry)
         for callback in self.callbacks:
             callback(progress)
+
+
+def loss_weights(settings: Settings, current: Pass) -> dict[str, float]:
+    """What a pass learns, with its weight; what weighs nothing is left out, and not computed."""
+    weights = {"reconstruction": 1.0 if current.stage == "pretraining" else settings.weight_reconstruction}
+    weights |= {task: getattr(settings, f"weight_{task}") for task in current.tasks}
+    return {task: weight for task, weight in weights.items() if weight}
 
 
 def batch_losses(
