@@ -11,7 +11,7 @@ import papermill
 import pytest
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = [ROOT / "notebooks" / name for name in ("train.ipynb",)]
 SMALL = {
     "dataset": "tiny", "bits": 8, "pretrain_epochs": 1, "epochs": 1, "centers": 4, "encoder_width": 64,
     "decoder_width": 32, "device": "cpu", "run": "small",
