@@ -29,7 +29,7 @@ FEATURE_SIZE = 128
 DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
 # Each odd motion is the one before it, played backwards.
 MOTIONS = ("right", "left", "down", "up", "clockwise", "anticlockwise")
-DIGIT_AND_MOTION_CLASSES = tuple(f"{digit} moving {motion}" for digit in DIGIT_CLASSES for motion in MOTIONS)
+DIGIT_AND_MOTION_CLASSES = tuple(f"{digit} {motion}" for digit in DIGIT_CLASSES for motion in MOTIONS)
 
 SPLITS = ("train", "database", "query")
 PER_CLASS = {"train": 40, "database": 20, "query": 5}  # videos of each digit and motion: 2400, 1200 and 300 in all
