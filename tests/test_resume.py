@@ -103,3 +103,20 @@ def test_a_failed_save_leaves_the_checkpoint_before_it(tiny, tiny_settings, monk
             fit(tiny_settings, tiny, name="full", callbacks=[])
     assert len(load_run("full").checkpoints()) == 2
     assert_same_run(whole, fit(tiny_settings, tiny, name="full", callbacks=[], resume=True))
+
+
+def test_a_history_that_cannot_be_written_is_named(tiny, tiny_settings):
+    whole = fit(tiny_settings, tiny, name="whole", callbacks=[])
+
+    def replace_by_a_folder(progress):
+        if progress.entry and progress.current.number == 3:
+            history = load_run("cut").folder / "history.jsonl"
+            history.rename(history.with_name("kept"))
+            history.mkdir()
+
+    with pytest.raises(OSError, match=r"history\.jsonl cannot be written \(Is a directory\): .*resume the run"):
+        fit(tiny_settings, tiny, name="cut", callbacks=[replace_by_a_folder])
+    folder = load_run("cut").folder
+    (folder / "history.jsonl").rmdir()
+    (folder / "kept").rename(folder / "history.jsonl")
+    assert_same_run(whole, fit(tiny_settings, tiny, name="cut", callbacks=[], resume=True))

@@ -86,17 +86,20 @@ def _git_commit() -> str:
 
 def _check_same(run: Run, settings: Settings, dataset: Dataset) -> None:
     former, wanted = run.settings.as_dict(), settings.as_dict()
-    changed = [f"{key} was {former[key]!r}, is {wanted[key]!r}" for key in former if former[key] != wanted[key]]
-    if settings.epochs > run.settings.epochs:
-        changed = [text for text in changed if not text.startswith("epochs ")]
+    longer = wanted["epochs"] > former["epochs"]
+    changed = [
+        f"{key} was {former[key]!r}, is {wanted[key]!r}"
+        for key in former
+        if former[key] != wanted[key] and not (key == "epochs" and longer)
+    ]
     if changed:
         raise ValueError(
             f"run {run.name} cannot be resumed with other settings ({'; '.join(changed)}): only epochs may be raised. "
             "Give the settings it was started with, or another run name."
         )
-    if settings.epochs > run.settings.epochs and settings.learning_rate_schedule == "cosine":
+    if longer and settings.learning_rate_schedule == "cosine":
         raise ValueError(
-            f"run {run.name} cannot be given more epochs (epochs was {run.settings.epochs}, is {settings.epochs}): its "
+            f"run {run.name} cannot be given more epochs (epochs was {former['epochs']}, is {wanted['epochs']}): its "
             "cosine learning rate was spread over the former number. Start a new run."
         )
     fingerprint = run.record["dataset"].get("train_fingerprint")
@@ -116,8 +119,14 @@ class CheckpointWriter:
         self.save()
 
     def after_pass(self) -> None:
-        with open(self.run.folder / "history.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(self.state.history[-1]) + "\n")
+        path = self.run.folder / "history.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(self.state.history[-1]) + "\n")
+        except OSError as error:
+            raise OSError(
+                f"{path} cannot be written ({error.strerror}): free some space, or make it writable, and resume the run."
+            ) from error
         if time.perf_counter() - self.saved_at >= self.cost / LARGEST_SHARE:
             self.save()
 

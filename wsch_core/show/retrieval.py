@@ -15,7 +15,7 @@ from ..search import nearest
 from .frames import as_image, pictures
 from .style import BLUE, INK, PAPER, SMALL, SOFT, VERMILION, WIDTH, Picture, empty, label, place, sheet, style
 
-CARD, GAP = 0.88, 0.14  # inches
+CARD = 0.88  # inches
 LEFT, FIRST = 0.12, 1.28  # inches: the query's card, the first result's card
 FILM, BETWEEN = 4, 0.03  # small frames beneath the large one; inches of white between pictures
 SMALL_FRAME = (CARD - BETWEEN * (FILM - 1)) / FILM
