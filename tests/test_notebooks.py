@@ -1,25 +1,12 @@
 """The notebooks as they are committed, and as they run."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 
-ROOT = Path(__file__).parent.parent
-NOTEBOOKS = [ROOT / "notebooks" / name for name in ("train.ipynb",)]
-SMALL = {
-    "dataset": "tiny", "bits": 8, "pretrain_epochs": 1, "epochs": 1, "centers": 4, "encoder_width": 64,
-    "decoder_width": 32, "device": "cpu", "run": "small",
-}  # fmt: skip
-
-
-def code_cells(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+from notebooks import NOTEBOOKS, ROOT, SMALL, code_cells, outputs, run_papermill
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -49,24 +36,11 @@ class TestSources:
         assert all(entry["help"] for entry in found.values())
 
 
-def run_papermill(folder, *parameters, notebook="notebooks/train.ipynb"):
-    """Papermill as its users call it: a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "papermill", "--log-output", "--no-progress-bar", notebook]
-    environment = os.environ | {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    return subprocess.run(
-        [*command, *parameters], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
-
-
-def as_options(parameters):
-    return [word for name, value in parameters.items() for word in ("-p", name, str(value))]
-
-
 @pytest.fixture
 def executed(tiny_folder, tmp_path):
     """The train notebook, executed on the tiny set from the notebooks' own folder."""
     out = tmp_path / "out.ipynb"
-    done = run_papermill(ROOT / "notebooks", str(out), *as_options(SMALL), notebook="train.ipynb")
+    done = run_papermill(ROOT / "notebooks", "train.ipynb", out, SMALL | {"run": "small"})
     assert done.returncode == 0, done.stderr
     return done, nbformat.read(out, as_version=4), tmp_path / "outputs" / "small"
 
@@ -78,10 +52,10 @@ def test_train_runs_and_keeps_everything(executed):
     assert figures == {"losses", "map", "radius", "code_health", "retrieved"}
     metrics = json.loads((folder / "metrics.json").read_text())
     assert list(metrics["methods"]) == ["WSCH", "LSH", "PCAH", "ITQ"]
-    shown = "".join(str(output) for cell in code_cells(notebook) for output in cell.outputs)
+    shown = "".join(map(str, outputs(notebook)))
     assert f"{metrics['methods']['WSCH']['expected'][1]:.3f}" in shown
     assert f"{metrics['real_valued'][1]:.3f}" in shown
-    assert sum("image/png" in output.get("data", {}) for cell in code_cells(notebook) for output in cell.outputs) == 7
+    assert sum("image/png" in output.get("data", {}) for output in outputs(notebook)) == 7
     assert "videos/s" in done.stderr  # progress reaches papermill's log
     training = next(cell for cell in code_cells(notebook) if "fit(" in cell.source)
     assert len("".join(output.get("text", "") for output in training.outputs).splitlines()) == 1
@@ -94,7 +68,7 @@ def test_train_gives_what_python_gives(executed, tiny, tmp_path):
 
     _, _, folder = executed
     settings = load_run("small").settings
-    chosen = {name: value for name, value in SMALL.items() if name not in ("run", "dataset")}
+    chosen = {name: value for name, value in SMALL.items() if name != "dataset"}
     assert settings == settings_for(tiny, **chosen)
     ours = read_tensors(fit(settings, tiny, name="python", callbacks=[]).folder / "weights.safetensors")
     theirs = read_tensors(folder / "weights.safetensors")
@@ -112,7 +86,7 @@ def test_train_gives_what_python_gives(executed, tiny, tmp_path):
     ids=["misspelt", "bad value", "unknown data set"],
 )
 def test_train_refuses_at_once(tiny_folder, tmp_path, parameters, complaint):
-    done = run_papermill(ROOT, str(tmp_path / "out.ipynb"), *as_options({**SMALL, **parameters}))
+    done = run_papermill(ROOT, "notebooks/train.ipynb", tmp_path / "out.ipynb", SMALL | {"run": "small"} | parameters)
     assert done.returncode != 0
     assert complaint in done.stderr
     assert not (tmp_path / "outputs" / "small").exists()

@@ -1,6 +1,6 @@
 import pytest
 
-from wsch_core.parameters import chosen_settings
+from wsch_core.parameters import chosen_settings, chosen_values
 
 INJECTED = '# Parameters\nbits = 32\nrun = "mine"\n'
 
@@ -29,3 +29,24 @@ def test_other_parameters_have_a_type_or_allowed_values():
         chosen_settings({"resume": "yes"}, also={"resume": bool})
     with pytest.raises(ValueError, match="self_match is 'exclude': it must be one of included, excluded"):
         chosen_settings({"self_match": "exclude"}, also={"self_match": ("included", "excluded")})
+
+
+class TestValues:
+    def test_lists_may_be_given_as_one_value_or_as_text(self):
+        kinds = {"bits": [int], "runs": [str]}
+        for bits in ([16, 64], "16, 64", (16, 64)):
+            assert chosen_values({"bits": bits, "runs": ""}, kinds) == {"bits": [16, 64], "runs": []}
+        assert chosen_values({"bits": 64, "runs": "a, b"}, kinds) == {"bits": [64], "runs": ["a", "b"]}
+        with pytest.raises(ValueError, match="bits is 'x': it must be a whole number, or several"):
+            chosen_values({"bits": "x", "runs": ""}, kinds)
+        with pytest.raises(ValueError, match=r"runs is \[3\]: it must be text, or several"):
+            chosen_values({"bits": 1, "runs": [3]}, kinds)
+
+    def test_a_whole_number_is_a_number_but_true_is_not(self):
+        assert chosen_values({"share": 1}, {"share": float}) == {"share": 1.0}
+        with pytest.raises(ValueError, match="k is True: it must be a whole number"):
+            chosen_values({"k": True}, {"k": int})
+
+    def test_settings_are_no_parameters_of_their_own(self):
+        with pytest.raises(ValueError, match="'epochs' is not a known parameter"):
+            chosen_values({"k": 1, "In": ["# Parameters\nepochs = 3\n"]}, {"k": int})

@@ -1,4 +1,4 @@
-"""From a notebook's parameters to settings; a misspelt one fails at once."""
+"""From a notebook's parameters to settings and values; a misspelt one fails at once."""
 
 from __future__ import annotations
 
@@ -9,34 +9,69 @@ from typing import Any
 
 from .settings import Settings, unknown_name
 
-WORDS = {str: "text", bool: "True or False"}
+WORDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
 INJECTED = "# Parameters"  # how papermill begins the cell that carries `-p name value`
+Kinds = Mapping[str, "type | Sequence"]  # by name: a type; allowed values; [int] or [str], a list of these
 
 
-def chosen_settings(
-    namespace: Mapping[str, Any], also: Mapping[str, type | Sequence[str]] | None = None
-) -> dict[str, Any]:
+def chosen_settings(namespace: Mapping[str, Any], also: Kinds | None = None) -> dict[str, Any]:
     """The settings that a notebook's variables hold, by name; call it with globals().
 
-    also: the notebook's parameters that are not settings, with their type or their allowed values
+    also: the notebook's parameters that are not settings, as for `chosen_values`
     Raises ValueError for a parameter handed over by papermill that is neither, naming the closest (papermill itself only
     warns of it), and for a value that is not allowed.
     """
-    also = also or {}
     settings = [field.name for field in fields(Settings)]
-    known = [*settings, *also]
+    _check_names(namespace, [*settings, *(also or {})])
+    _values(namespace, also or {})
+    return {name: namespace[name] for name in settings if name in namespace}
+
+
+def chosen_values(namespace: Mapping[str, Any], kinds: Kinds) -> dict[str, Any]:
+    """The values of a notebook's parameters that are no settings of a run, by name, checked; call it with globals().
+
+    kinds: by name a type, the allowed values, or [int] or [str]: a list, also given as one value or as "16, 32, 64",
+    because `papermill -p` hands over single values only
+    Raises ValueError as `chosen_settings` does.
+    """
+    _check_names(namespace, list(kinds))
+    return _values(namespace, kinds)
+
+
+def _values(namespace: Mapping[str, Any], kinds: Kinds) -> dict[str, Any]:
+    return {name: _value(name, namespace[name], kind) for name, kind in kinds.items()}
+
+
+def _value(name: str, value: Any, kind: type | Sequence) -> Any:
+    if kind in ([int], [str]):
+        return _list(name, value, kind[0])
+    if not isinstance(kind, type):
+        if value not in kind:
+            raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(map(str, kind))}.")
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        hint = f" (papermill reads -p {name} {value} as a number; -r keeps it text)" if kind is str else ""
+        raise ValueError(f"{name} is {value!r}: it must be {WORDS[kind]}{hint}.")
+    return value
+
+
+def _list(name: str, value: Any, kind: type) -> list:
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if isinstance(value, str):
+        values = [part.strip() for part in value.split(",") if part.strip()]
+    if kind is int:
+        values = [int(v) if isinstance(v, str) and v.lstrip("-").isdecimal() else v for v in values]
+    if any(type(v) is not kind for v in values):
+        raise ValueError(f'{name} is {value!r}: it must be {WORDS[kind]}, or several: [a, b], or "a, b".')
+    return values
+
+
+def _check_names(namespace: Mapping[str, Any], known: list[str]) -> None:
     for name in _injected_names(namespace.get("In", [])):
         if name not in known:
             raise ValueError(unknown_name("parameter", name, known))
-    for name, allowed in also.items():
-        value = namespace[name]
-        if isinstance(allowed, type):
-            if not isinstance(value, allowed):
-                hint = f" (papermill reads -p {name} {value} as a number; -r keeps it text)" if allowed is str else ""
-                raise ValueError(f"{name} is {value!r}: it must be {WORDS[allowed]}{hint}.")
-        elif value not in allowed:
-            raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(allowed)}.")
-    return {name: namespace[name] for name in settings if name in namespace}
 
 
 def _injected_names(cells: Iterable[str]) -> list[str]:

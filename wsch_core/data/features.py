@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -35,6 +35,14 @@ class Features:
     @property
     def size(self) -> int:
         return self.tensor.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        return self.tensor.nbytes
+
+    def read(self, videos: Sequence[int]) -> Tensor:
+        """Chosen whole videos: (n, frames, D), on the CPU."""
+        return self.tensor[torch.as_tensor(videos, dtype=torch.int64)].cpu()
 
     def to(self, device: torch.device | str) -> Features:
         return self if self.tensor.device == torch.device(device) else Features(self.tensor.to(device))

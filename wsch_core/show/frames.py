@@ -52,9 +52,8 @@ def pictures(split: Split, videos: Sequence[int]) -> np.ndarray:
     keyframes = split.keyframes(videos)
     if keyframes is not None:
         return keyframes
-    stored = split.features.tensor
-    sample = torch.linspace(0, len(stored) - 1, min(256, len(stored))).long()
-    return feature_colours(stored[list(videos)], basis=stored[sample])
+    sample = torch.linspace(0, len(split) - 1, min(256, len(split))).long()
+    return feature_colours(split.features.read(videos), basis=split.features.read(sample))
 
 
 def as_image(frame: np.ndarray) -> np.ndarray:

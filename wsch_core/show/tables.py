@@ -55,7 +55,7 @@ def data_table(dataset: Dataset) -> Styler:
                 "feature size": f"{dataset.feature_size:,}",
                 "classes seen": "no labels" if labels is None else f"{int((labels.sum(axis=0) > 0).sum()):,}",
                 "labels per video": "" if labels is None else f"{labels.sum() / len(split):.2f}",
-                "MB": f"{split.features.tensor.nbytes / 1e6:,.1f}",
+                "MB": f"{split.features.nbytes / 1e6:,.1f}",
             }
         )
     return plain(pd.DataFrame(rows), left=["split"])
