@@ -27,7 +27,7 @@ class TestSources:
         assert sum(line.startswith("# ") for line in titles) == 1
         for cell in code_cells(notebook):
             assert len(cell.source.splitlines()) <= 15
-            assert not any(word in cell.source for word in ("!pip", "sys.path", "class ", str(ROOT)))
+            assert not any(word in cell.source for word in ("!pip", "sys.path", "\nclass ", str(ROOT)))
 
     def test_papermill_reads_every_parameter_and_its_help(self, path):
         found = papermill.inspect_notebook(str(path))

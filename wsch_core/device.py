@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable
 from functools import cache
@@ -60,6 +62,13 @@ def _seconds(compute: Callable[[], object], device: str) -> float:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes used so far: of GPU memory by torch, or of memory by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .settings import Settings, unknown_name
 
-WORDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
+WORDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number", dict: "a dictionary"}
 INJECTED = "# Parameters"  # how papermill begins the cell that carries `-p name value`
 Kinds = Mapping[str, "type | Sequence"]  # by name: a type; allowed values; [int] or [str], a list of these
 

@@ -17,7 +17,7 @@ from .data.disk import DiskFeatures
 from .data.features import Features
 from .data.holding import held_on_gpu
 from .data.loader import visible_batches
-from .device import autocast, resolve_device
+from .device import autocast, peak_memory, resolve_device
 from .losses import cluster_loss, contrast_loss, directions, reconstruction_loss
 from .model import WSCH, video_codes
 from .progress import Progress, ProgressLine
@@ -136,6 +136,7 @@ class _Loop:
         entry |= self.learn(current) if current.learns else self.refresh_centers(current)
         entry["seconds"] = time.perf_counter() - start
         entry["videos_per_second"] = len(self.features) / entry["seconds"]
+        entry["peak_memory_bytes"] = peak_memory(self.device)
         self.clock.record(current, entry["seconds"])
         self.tell(current, 1.0, entry["losses"], entry["videos_per_second"], entry)
         return entry

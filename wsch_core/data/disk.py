@@ -215,7 +215,15 @@ def _convert(definition: Definition, path: Path, key: str) -> StoredArray:
         shape, layout = data.shape, data.compression or ("chunked" if data.chunks else str(data.dtype))
     name = f"{path.stem}-{hashlib.sha256(_state(path, key).encode()).hexdigest()[:16]}.npy"
     title = f"copying {path.name} ({layout}) so that single frames can be read"
-    return _cached(definition, name, title, shape, (chunk for _, chunk in read_chunks(path, key)))
+    return _cached(definition, name, title, shape, _checked_chunks(path, key))
+
+
+def _checked_chunks(path: Path, key: str) -> Iterator[Tensor]:
+    faults = Faults(f"{path}: ")
+    for start, chunk in read_chunks(path, key):
+        faults.look(chunk, start)
+        yield chunk
+    faults.refuse()
 
 
 def _keep_sums(definition: Definition, name: str, features: DiskFeatures) -> StoredArray:

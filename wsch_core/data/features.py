@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..losses import directions
 from .definition import Definition
 from .hdf5 import find, open_hdf5
 
-CHUNK_BYTES = 2**25  # handled at a time where a whole split is walked through
+CHUNK_BYTES = 2**26  # handled at a time where a whole split is walked through
 NAMED_VIDEOS = 8  # how many bad videos an error names
 
 
@@ -74,7 +75,11 @@ class Features:
 
         Less the directions of the visible frames it is the sum over the hidden ones, which training then need not read.
         """
-        return torch.cat([direction_sums(chunk) for chunk in self.batches(chunk_videos(self.frames, self.size))])
+        sums = self.tensor.new_empty(len(self), self.size)  # one piece: many small ones would leave holes in memory
+        step = chunk_videos(self.frames, self.size)
+        for start, chunk in zip(range(0, len(self), step), self.batches(step), strict=True):
+            sums[start : start + step] = direction_sums(chunk)
+        return sums
 
     def mean_pooled(self, most: int | None = None) -> Tensor:
         """(videos, D): the mean over each video's frames, what the baselines hash; of at most so many videos, spread."""
@@ -161,31 +166,33 @@ def read_features(definition: Definition, files: tuple[str, ...], key: str) -> F
     frames = torch.empty((sum(shapes), definition.frames, definition.feature_size), dtype=torch.float32)
     start = 0
     for name, videos in zip(files, shapes, strict=True):
+        faults = Faults(f"{definition.folder / name}: ")
         for first, chunk in read_chunks(definition.folder / name, key):
+            faults.look(chunk, first)
             frames[start + first : start + first + len(chunk)] = chunk
+        faults.refuse()
         start += videos
     return Features(frames)
 
 
-def read_chunks(path: Path, key: str) -> Iterator[tuple[int, Tensor]]:
+def read_chunks(path: Path, key: str, most: int | None = None) -> Iterator[tuple[int, Tensor]]:
     """All videos of a file, some at a time: the number of the first, and the videos (n, frames, D) float32.
 
-    At the end, or as soon as many are found, videos that cannot be trained on are a ValueError that names them.
+    most: stop at about so many videos, taken from chunks that are spread evenly over the file
     """
-    faults = Faults(f"{path}: ")
     with open_hdf5(path) as file:
         data = find(file, key)
         whole = data.chunks[0] if data.chunks else 1  # a stored chunk is not read twice
         step = max(1, chunk_videos(*data.shape[1:]) // whole) * whole
-        for start in range(0, len(data), step):
+        starts = range(0, len(data), step)
+        for place in spread(len(starts), math.ceil(most / step) if most else None).tolist():
+            start = starts[place]
             try:
                 with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-                    chunk = torch.from_numpy(data[start : start + step].astype(np.float32, copy=False))
+                    chunk = data[start : start + step].astype(np.float32, copy=False)
             except OSError as error:
                 raise OSError(f"{path}: {key!r} cannot be read at video {start} ({error}): copy it again.") from error
-            faults.look(chunk, start)
-            yield start, chunk
-    faults.refuse()
+            yield start, torch.from_numpy(chunk)
 
 
 class Faults:

@@ -12,7 +12,7 @@ from torch import Tensor
 from .disk import DiskFeatures
 from .features import Features
 
-AHEAD = 3  # batches being read while one is computed
+AHEAD = 2  # batches being read while one is computed
 
 
 def visible_batches(

@@ -9,6 +9,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from ..data import Dataset
+from ..data.holding import gigabytes
 from ..settings import Settings
 
 MEANINGS = {
@@ -55,7 +56,8 @@ def data_table(dataset: Dataset) -> Styler:
                 "feature size": f"{dataset.feature_size:,}",
                 "classes seen": "no labels" if labels is None else f"{int((labels.sum(axis=0) > 0).sum()):,}",
                 "labels per video": "" if labels is None else f"{labels.sum() / len(split):.2f}",
-                "MB": f"{split.features.nbytes / 1e6:,.1f}",
+                "without label": "" if labels is None else f"{int((labels.sum(axis=1) == 0).sum()):,}",
+                "size": gigabytes(split.nbytes),
             }
         )
     return plain(pd.DataFrame(rows), left=["split"])
