@@ -80,7 +80,7 @@ class TestGroups:
         groups = grouped(list(done))
         assert [(group.bits, group.method, group.seeds) for group in groups] == [
             (8, "ours", [1, 2]),
-            (16, "ours", [1, 2]),
+            (10, "ours", [1, 2]),
         ]
         stored = [run.metrics["methods"]["WSCH"]["expected"] for run in list(done)[:2]]
         assert np.array_equal(groups[0].expected, stored)

@@ -99,7 +99,10 @@ def fit(
 def _training_features(dataset: Dataset, device: torch.device) -> Features | DiskFeatures:
     """The training features where they are best held, see `load_dataset`."""
     train = dataset.train
-    return train.features.to(device) if held_on_gpu(dataset.name, train.nbytes, train.hold, device) else train.features
+    if held_on_gpu(dataset.name, train.nbytes, train.hold, device):
+        return train.features.to(device)
+    train.features.gather_sums(torch.tensor([0]))  # looks at all features, so that faults show before a run begins
+    return train.features
 
 
 def new_state(settings: Settings, feature_size: int, device: torch.device) -> TrainingState:

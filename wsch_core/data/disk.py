@@ -136,9 +136,10 @@ class DiskFeatures:
 
     def gather_sums(self, videos: Tensor) -> Tensor:
         """The direction sums of chosen videos (n,) -> (n, D)."""
+        sums = self.direction_sums
         out = np.empty((len(videos), 1, self.size), dtype=np.float32)
         jobs = list(zip(out, videos.tolist(), strict=True))
-        self._in_parallel(lambda job: self.direction_sums.read_into(job[0], job[1], [0]), jobs)
+        self._in_parallel(lambda job: sums.read_into(job[0], job[1], [0]), jobs)
         return torch.from_numpy(out).squeeze(1)
 
     def _in_parallel(self, read: Callable, jobs: list) -> None:

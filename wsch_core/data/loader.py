@@ -46,10 +46,13 @@ def _ahead(read, places: range, device: torch.device) -> Iterator[tuple[Tensor, 
         # From pinned memory the copy to a GPU runs beside its computing.
         return tuple(part.pin_memory() if part is not None and device.type == "cuda" else part for part in read(place))
 
-    with ThreadPoolExecutor(1) as thread:
+    thread = ThreadPoolExecutor(1)
+    try:
         waiting = deque(thread.submit(fetch, place) for place in places[:AHEAD])
         for place in range(len(places)):
             fetched = waiting.popleft().result()
             if place + AHEAD < len(places):
                 waiting.append(thread.submit(fetch, places[place + AHEAD]))
             yield tuple(part if part is None else part.to(device, non_blocking=True) for part in fetched)
+    finally:
+        thread.shutdown(cancel_futures=True)

@@ -12,6 +12,7 @@ from pandas.io.formats.style import Styler
 from ..data import Dataset
 from ..data.holding import gigabytes
 from ..progress import format_seconds
+from ..reference import evaluate_ternary
 from ..results import Group, audit_rows, published_rows
 from ..run import write_whole
 from .curves import map_curves
@@ -59,6 +60,20 @@ def results_table(groups: Sequence[Group], dataset: Dataset) -> Styler:
     several = any(len(group.runs) > 1 for group in groups)
     interval = "± half the 95 % interval of the mean over seeds (Student's t). " if several else ""
     return table.set_caption(f"{interval}In brackets: ours minus published, of the first of our methods.")
+
+
+def ternary_table(groups: Sequence[Group], dataset: Dataset, self_match: str) -> Styler:
+    """A row per run: mAP@K of codes with zeros, as the reference retrieves with, beside that of its bits."""
+    columns = [f"mAP@{k}" for k in groups[0].ks]
+    rows = []
+    for group in groups:
+        for run, bits in zip(group.runs, group.expected, strict=True):
+            ternary = evaluate_ternary(run.model(), dataset, ks=group.ks, self_match=self_match)
+            rows.append([run.name, "bits", *bits])
+            rows.append([run.name, "ternary, expected over ties", *ternary.expected])
+            rows.append([run.name, "ternary, ties by index", *ternary.by_index])
+    table = plain(pd.DataFrame(rows, columns=["run", "codes", *columns]), left=["run", "codes"])
+    return table.format("{:.3f}", subset=columns)
 
 
 def result_curves(groups: Sequence[Group], dataset: Dataset) -> dict[int, Picture]:
