@@ -9,7 +9,7 @@ from pandas.io.formats.style import Styler
 from ..data import Split
 from ..data.check import DatasetCheck
 from ..data.holding import gigabytes
-from .frames import feature_colours, frame_strips
+from .frames import Pictures, frame_strips
 from .style import BLUE, WIDTH, Picture, empty, picture, style
 from .tables import plain
 
@@ -78,6 +78,5 @@ def labels_per_video(check: DatasetCheck) -> Picture:
 def colour_strips(split: Split, videos: int = 5) -> Picture:
     """Some videos as their features show them: each frame a colour, made of three principal components of the features."""
     chosen = np.linspace(0, len(split) - 1, min(videos, len(split))).astype(int).tolist()
-    basis = split.features.read(np.linspace(0, len(split) - 1, min(256, len(split))).astype(int))
-    colours = feature_colours(split.features.read(chosen), basis=basis)
+    colours = Pictures(split).colours(split.features.read(chosen))
     return frame_strips(colours, [split.ids[v] for v in chosen], [split.label_names(v) for v in chosen])
