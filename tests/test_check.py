@@ -98,3 +98,14 @@ def test_tables_and_pictures(tiny_folder):
     assert "standard deviation" in shown.features_table(check).to_html()
     for figure in (shown.labels_per_video(check), shown.colour_strips(tiny.query)):
         assert figure._repr_png_()[:4] == b"\x89PNG"
+
+
+def test_files_that_are_not_there_yet(tiny_folder):
+    for path in tiny_folder.glob("*.h5"):
+        path.unlink()
+    check = check_dataset(load_dataset("tiny"))
+    assert check.verdict().startswith("Not ready: 3 problems.\n✗ ")
+    assert check.verdict().count("is missing: put the file there") == 3
+    for table in (shown.videos_table(check), shown.features_table(check)):
+        assert table.to_html()
+    assert shown.labels_per_video(check)._repr_png_()

@@ -2,6 +2,7 @@ import itertools
 import os
 import pickle
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,8 @@ from wsch_core.data.features import Features
 from wsch_core.metrics import tie_aware_average_precision
 from wsch_core.model import WSCH
 from wsch_core.reference import _four_bits, evaluate_ternary, import_checkpoint, load_checkpoint, ternary_codes
+from wsch_core.repeat import complete_all
+from wsch_core.results import grouped
 from wsch_core.search import hamming_distances
 
 
@@ -204,3 +207,22 @@ def test_other_files_are_refused(tmp_path, checkpoint):
         load_checkpoint(tmp_path / "list.pth")
     with pytest.raises(FileNotFoundError, match=r"none\.pth is missing"):
         load_checkpoint(tmp_path / "none.pth")
+
+
+def test_a_checkpoint_is_imported_once_and_evaluated(checkpoint, tiny_folder):
+    path = tiny_folder.parent / "tiny.toml"
+    path.write_text(path.read_text().replace("feature_size = 12", "feature_size = 48"))
+    for name in ("train", "database", "query"):
+        with h5py.File(tiny_folder / f"{name}.h5", "r+") as file:
+            features = np.tile(file["feats"][()], 4)
+            del file["feats"]
+            file["feats"] = features
+    dataset = load_dataset("tiny")
+    with pytest.warns(UserWarning, match="is left out"):  # 16 bits are more than these features have directions
+        (run,), done = zip(*complete_all(dataset, [], [], {}, checkpoints=[str(checkpoint)]).items(), strict=True)
+    assert done == ("imported",)
+    (group,) = grouped([run])
+    assert (group.method, group.bits) == ("checkpoint published.pth", 16)
+    assert list(complete_all(dataset, [], [], {}, checkpoints=[str(checkpoint)]).values()) == ["found"]
+    with pytest.raises(FileNotFoundError, match=r"other\.pth is missing"):
+        complete_all(dataset, [], [], {}, checkpoints=["other.pth"])

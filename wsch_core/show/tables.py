@@ -105,7 +105,7 @@ def plain(frame: pd.DataFrame, left: Sequence[str] = ()) -> Styler:
         frame.style.hide(axis="index")
         .format(escape="html")
         .set_properties(subset=right, **{"text-align": "right"})
-        .set_properties(subset=list(left), **{"text-align": "left"})
+        .set_properties(subset=[column for column in frame.columns if column in left], **{"text-align": "left"})
         .set_table_styles(heads)
         .set_table_styles([{"selector": "caption", "props": "caption-side: bottom; text-align: left"}], overwrite=False)
     )
