@@ -2,6 +2,7 @@ import os
 from dataclasses import replace
 
 import pytest
+import torch
 
 from wsch_core import evaluate_run, fit
 from wsch_core.data import load_dataset
@@ -51,3 +52,20 @@ def test_a_runs_name_follows_from_its_settings(tiny, short):
     assert name == run_name("ablation no/pre-training", replace(short, device="cuda"), tiny)
     assert name != run_name("ablation no/pre-training", replace(short, centers=5), tiny)
     assert fit(short, tiny, name=name, callbacks=[]).name == name
+
+
+def test_a_run_tells_what_it_cost(tiny, short):
+    run = fit(short, tiny, name="mine", callbacks=[])
+    assert run.record["threads"] == torch.get_num_threads()
+    assert 10e6 < run.record["peak_memory_bytes"] < 100e9
+
+
+def test_runs_from_before_a_setting_existed_are_as_if_it_had_its_default(tiny, short):
+    run = fit(short, tiny, name="old", callbacks=[])
+    record = run.record
+    for name in ("centers_every", "encoder_blocks", "decoder_positions"):
+        del record["settings"][name]
+    run.save_json("settings.json", record)
+    assert run.settings == short
+    assert find_run(short, tiny) == run
+    assert fit(replace(short, epochs=1), tiny, name="old", callbacks=[], resume=True).finished

@@ -42,7 +42,10 @@ KEPT_CHECKPOINTS = 2
 CHECKPOINTED = "model."  # how the network's tensors are named in a checkpoint
 LOCK, TEMPORARY = ".lock", ".writing-"
 WEIGHTS = "weights.safetensors"  # there once a run is finished
-MODEL_SIZES = ("bits", "encoder_width", "decoder_width", "attention_heads", "ssd_head_width", "state_size")
+MODEL_SETTINGS = (
+    "bits", "encoder_width", "decoder_width", "attention_heads", "ssd_head_width", "state_size", "encoder_blocks",
+    "decoder_positions",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def _read_codes(group: h5py.Group) -> tuple[Tensor, list[str]]:
 
 
 def build_model(settings: Settings, feature_size: int) -> WSCH:
-    return WSCH(feature_size, **{name: getattr(settings, name) for name in MODEL_SIZES})
+    return WSCH(feature_size, **{name: getattr(settings, name) for name in MODEL_SETTINGS})
 
 
 def create_run(name: str, record: dict[str, Any]) -> Run:

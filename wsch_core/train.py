@@ -14,14 +14,14 @@ from .centers import find_centers
 from .checkpoint import CheckpointWriter, restore_newest, start_run
 from .data import Dataset
 from .data.features import Features
-from .device import autocast, resolve_device
+from .device import autocast, peak_memory, resolve_device
 from .losses import cluster_loss, contrast_loss, directions, reconstruction_loss
 from .model import WSCH, video_codes
 from .progress import Progress, ProgressLine
 from .run import WEIGHTS, Run, build_model, save_tensors
 from .schedule import Pass, passes
 from .settings import Settings
-from .views import draw_views, hidden_count
+from .views import draw_views, hidden_count, hidden_frames
 
 WARM_UP = 0.05  # share of the steps over which a cosine learning rate rises
 DIVERGED = "Start a new run with a lower learning_rate or precision = float32; the last checkpoint of this one is good."
@@ -64,7 +64,7 @@ def fit(
             f"dataset is {settings.dataset!r} in the settings, but the data set given is {dataset.name!r}: "
             "make the settings with settings_for(dataset, ...)."
         )
-    schedule = list(passes(settings.cycle, settings.pretrain_epochs, settings.epochs))
+    schedule = list(passes(settings.cycle, settings.pretrain_epochs, settings.epochs, settings.centers_every))
     _check_masking(settings, schedule, dataset.frames)
     if settings.centers > 2 * len(dataset.train) and any("centers" in p.tasks for p in schedule):
         raise ValueError(
@@ -89,6 +89,7 @@ def fit(
             writer.after_pass()
         writer.finish()
         save_tensors(run.folder / WEIGHTS, state.model.state_dict())
+        run.save_json("settings.json", run.record | {"peak_memory_bytes": peak_memory(device)})
     return run
 
 
@@ -224,20 +225,27 @@ def batch_losses(
     """The losses of one batch by task, and the frame codes (2, batch, visible, b) they were computed from.
 
     videos: (batch,); views: (2, batch, visible) frame numbers. Both views go through the network as one batch, and only
-    their visible frames are read. Only the losses named in `weights` are computed.
+    their visible frames are read, unless the decoder is told positions. Only the losses named in `weights` are computed.
     """
-    both = videos.repeat(2)
-    visible = features.gather(both, views.flatten(0, 1))
+    both, seen = videos.repeat(2), views.flatten(0, 1)
+    visible = features.gather(both, seen)
     losses = {}
     with cast:
-        if "reconstruction" in weights:
-            codes, reconstructions = state.model(visible, hidden)
-        else:
+        if "reconstruction" not in weights:
             codes = state.model.frame_codes(visible)
+        elif state.model.tells_positions:
+            unseen = hidden_frames(seen, features.frames)
+            codes, reconstructions = state.model.reconstruct_each(visible, seen, unseen)
+        else:
+            codes, reconstructions = state.model(visible, hidden)
     if "reconstruction" in weights:
-        hidden_sums = features.direction_sums[both] - directions(visible).sum(dim=1)
+        if state.model.tells_positions:  # a row for each hidden frame
+            targets = directions(features.gather(both, unseen)).flatten(0, 1)
+            reconstructions = reconstructions.flatten(0, 1)
+        else:  # a row for each video
+            targets = (features.direction_sums[both] - directions(visible).sum(dim=1)) / hidden
         losses["reconstruction"] = reconstruction_loss(
-            reconstructions.to(hidden_sums.dtype).unflatten(0, (2, -1)), (hidden_sums / hidden).unflatten(0, (2, -1))
+            reconstructions.to(targets.dtype).unflatten(0, (2, -1)), targets.unflatten(0, (2, -1))
         )
     if "cluster" in weights:
         grouped = codes.unflatten(0, (2, -1))

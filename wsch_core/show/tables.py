@@ -26,6 +26,7 @@ MEANINGS = {
     "weight_cluster": "",
     "weight_contrast": "",
     "centers": "number of cluster centres",
+    "centers_every": "turns from one search for centres to the next",
     "cluster_targets": "nearest centre of the own view, or swapped",
     "cluster_temperature": "",
     "contrast_temperature": "",
@@ -38,6 +39,8 @@ MEANINGS = {
     "attention_heads": "",
     "ssd_head_width": "of the state-space mixer",
     "state_size": "of the state-space mixer",
+    "encoder_blocks": "or one of the two alone",
+    "decoder_positions": "sinusoidal: each hidden frame on its own",
     "device": "auto: the GPU if there is one",
     "precision": "auto: bfloat16 where it is faster",
 }
