@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from wsch_core.compare import excludes_zero, holm, mean_interval, p_value, paired_difference
+from wsch_core.compare import compare_with, excludes_zero, holm, mean_interval, p_value, paired_difference
 
 
 def test_interval_of_a_worked_example():
@@ -56,3 +56,32 @@ def test_holm_of_a_worked_example():
     assert math.isnan(corrected[1])
     assert corrected[2] == pytest.approx(0.6)
     assert holm([]) == []
+
+
+def test_variants_are_compared_with_the_reference_only():
+    random = np.random.default_rng(2)
+    base = {seed: 0.4 + 0.05 * random.normal() for seed in range(5)}
+    values = {
+        "base": base,
+        "up": {seed: value + 0.05 + 0.005 * random.normal() for seed, value in base.items()},
+        "down": {seed: value - 0.05 + 0.005 * random.normal() for seed, value in base.items()},
+        "same": {seed: value + 0.01 * (-1) ** seed for seed, value in base.items()},
+        "once": {0: 0.9},
+        "never": {},
+        "elsewhere": {17: 0.5, 18: 0.5},
+    }
+    compared = {one.name: one for one in compare_with("base", values)}
+    assert list(compared) == list(values)
+    verdicts = [one.verdict for name, one in compared.items() if name != "base"]
+    assert verdicts == ["better", "worse", "within noise", "too few seeds", "no result", "no common seed"]
+    assert compared["up"].difference == pytest.approx(np.mean(compared["up"].differences))
+    assert compared["up"].p == pytest.approx(3 * p_value(compared["up"].differences))  # of three that could be tested
+    assert compared["once"].mean == 0.9
+    assert math.isnan(compared["base"].difference)
+
+
+def test_a_difference_that_does_not_outlast_the_correction_is_told():
+    ours, base = {1: 0.500, 2: 0.527, 3: 0.555}, {1: 0.470, 2: 0.505, 3: 0.520}
+    assert compare_with("base", {"base": base, "ours": ours})[1].verdict == "better"
+    noise = {f"noise {n}": {1: 0.47 + 0.01 * n, 2: 0.505, 3: 0.52 - 0.01 * n} for n in range(1, 9)}
+    assert compare_with("base", {"base": base, "ours": ours, **noise})[1].verdict == "better, not after correction"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -74,6 +75,52 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(known) - place) * p_values[index]))  # never below that of a smaller p
         corrected[index] = least
     return corrected.tolist()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One variant beside the reference: interval over its seeds, and paired difference over the seeds both have."""
+
+    name: str
+    values: Mapping[Hashable, float]  # by seed
+    mean: float
+    half_width: float
+    differences: Sequence[float]  # to the reference, seed by seed
+    difference: float  # their mean
+    difference_half_width: float
+    p: float  # corrected for all comparisons made (Holm)
+
+    @property
+    def more_than_noise(self) -> bool:
+        return excludes_zero(self.difference, self.difference_half_width)
+
+    @property
+    def verdict(self) -> str:
+        """In words; whether a difference also outlasts the correction is told where it does not."""
+        if not self.values:
+            return "no result"
+        if len(self.differences) < 2:
+            return "too few seeds" if self.differences else "no common seed"
+        if not self.more_than_noise:
+            return "within noise"
+        word = "better" if self.difference > 0 else "worse"
+        return word if self.p < 1 - CONFIDENCE else f"{word}, not after correction"
+
+
+def compare_with(reference: str, values: Mapping[str, Mapping[Hashable, float]]) -> list[Comparison]:
+    """Every variant beside the reference, in the given order; of the reference itself only the interval counts.
+
+    values: variant -> seed -> value; a reference or a variant without values has means of nan
+    """
+    theirs = values.get(reference, {})
+    paired = {name: differences(ours, theirs) if name != reference else [] for name, ours in values.items()}
+    corrected = dict(zip(paired, holm([p_value(found) for found in paired.values()]), strict=True))
+    return [
+        Comparison(
+            name, ours, *mean_interval([*ours.values()]), paired[name], *mean_interval(paired[name]), corrected[name]
+        )
+        for name, ours in values.items()
+    ]
 
 
 def _standard_error(values: np.ndarray) -> float:
