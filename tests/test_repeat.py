@@ -8,9 +8,9 @@ import pytest
 from conftest import TINY
 
 from wsch_core import Settings, evaluate_run, fit, load_dataset
-from wsch_core.repeat import complete_all, complete_run, find_run, run_name
+from wsch_core.repeat import complete_all, complete_run
 from wsch_core.results import audit_rows, grouped, mean_relevant, published_rows
-from wsch_core.show import reproduce
+from wsch_core.show import reproduce, tables
 
 # Fewer than the 12 features have, so that every baseline can be made.
 BITS = (8, 10)
@@ -54,25 +54,6 @@ def test_interrupted_runs_go_on_and_others_are_evaluated(tiny):
     assert complete_run(settings, tiny)[1] == "evaluated"
     assert complete_run(settings, tiny)[1] == "found"
     assert complete_run(settings, tiny, self_match="excluded")[1] == "evaluated"
-
-
-def test_other_settings_or_features_are_another_run(tiny, tiny_folder):
-    settings = Settings(**TINY)
-    run = fit(settings, tiny, callbacks=[])
-    assert find_run(settings, tiny) == run
-    assert find_run(Settings(**TINY | {"device": "auto"}), tiny) == run
-    assert find_run(Settings(**TINY | {"seed": 9}), tiny) is None
-    names = {run_name(settings, tiny), run_name(Settings(**TINY | {"learning_rate": 2e-3}), tiny)}
-    (tiny_folder / "train.h5").write_bytes((tiny_folder / "database.h5").read_bytes())
-    other = load_dataset("tiny")
-    assert find_run(settings, other) is None
-    assert len(names | {run_name(settings, other)}) == 3
-
-
-def test_damaged_folders_are_no_match(tiny):
-    run = fit(Settings(**TINY), tiny, callbacks=[])
-    (run.folder / "settings.json").write_text("{")
-    assert find_run(Settings(**TINY), tiny) is None
 
 
 class TestGroups:
@@ -132,7 +113,7 @@ class TestShown:
     def test_table_and_files_agree_with_metrics(self, done, published, tmp_path):
         groups = grouped(list(done))
         frame = reproduce.results_frame(groups, published)
-        csv, tex = reproduce.write_tables(tmp_path / "new", "results", frame)
+        csv, tex = tables.write_tables(tmp_path / "new", "results", frame)
         stored = pd.read_csv(csv)
         assert stored["method"].tolist() == ["ours", "M & N, published", "ours"]
         assert stored["mAP@20"][0] == pytest.approx(groups[0].mean[1])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import resource
-import sys
+import re
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -64,11 +64,18 @@ def _seconds(compute: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(device: torch.device) -> int:
-    """The most bytes used so far: of GPU memory by torch, or of memory by the whole process."""
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes ever in use: on a GPU those torch gave out, else the resident memory of this process.
+
+    None where the system does not tell.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) * 1024
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .data import Dataset
 from .evaluation import evaluate_run, settings_for
 from .reference import import_checkpoint
-from .run import Run, list_runs, load_run
+from .run import Run, find_run, list_runs, load_run, run_name
 from .settings import Settings
 from .train import fit
-
-ANYWHERE = ("device",)  # settings that say where a run computes, and not what
-
-
-def find_run(settings: Settings, dataset: Dataset) -> Run | None:
-    """A run of these settings on these training features; evaluated ones first, then finished ones, then the newest."""
-    found = [run for run in reversed(list_runs()) if _is_of(run, settings, dataset)]
-    return max(found, key=lambda run: ((run.folder / "metrics.json").exists(), run.finished), default=None)
-
-
-def _is_of(run: Run, settings: Settings, dataset: Dataset) -> bool:
-    try:
-        record, former = run.record, run.settings.as_dict()
-    except (OSError, ValueError):
-        return False  # a damaged folder, or one of another version, is no match; opening it tells what is wrong
-    wanted = settings.as_dict()
-    same = all(former[name] == wanted[name] for name in wanted if name not in ANYWHERE)
-    return same and record["dataset"].get("train_fingerprint") == dataset.train.fingerprint
 
 
 def complete_run(
@@ -44,10 +26,12 @@ def complete_run(
     """
     run = find_run(settings, dataset)
     if run is None:
-        run, done = fit(settings, dataset, run_name(settings, dataset), callbacks), "trained"
+        run, done = fit(settings, dataset, run_name(settings.dataset, settings, dataset), callbacks), "trained"
     elif not run.finished:
-        kept = Settings.create(settings.as_dict() | {name: getattr(run.settings, name) for name in ANYWHERE})
-        run, done = fit(kept, dataset, run.name, callbacks, resume=True), "resumed"
+        run, done = (
+            fit(replace(settings, device=run.settings.device), dataset, run.name, callbacks, resume=True),
+            "resumed",
+        )
     elif not _evaluated(run, evaluation):
         done = "evaluated"
     else:
@@ -57,18 +41,10 @@ def complete_run(
 
 
 def _evaluated(run: Run, evaluation: dict) -> bool:
-    if not (run.folder / "metrics.json").exists():
+    if not run.evaluated:
         return False
     ours = next(iter(run.metrics["methods"].values()))
     return all(ours.get(name) == value for name, value in evaluation.items() if name in ("self_match", "normalisation"))
-
-
-def run_name(settings: Settings, dataset: Dataset) -> str:
-    """A name that tells data set, bits and seed, and by a short hash all else: other settings or features, another name."""
-    values = {name: value for name, value in settings.as_dict().items() if name not in ANYWHERE}
-    told = json.dumps(values, sort_keys=True) + dataset.train.fingerprint
-    readable = "".join(letter if letter.isalnum() else "_" for letter in settings.dataset)[:60]
-    return f"{readable}-{settings.bits}bits-seed{settings.seed}-{hashlib.sha256(told.encode()).hexdigest()[:6]}"
 
 
 def complete_all(

@@ -16,7 +16,7 @@ from .data import Dataset
 from .data.disk import DiskFeatures
 from .data.features import Features
 from .data.holding import held_on_gpu
-from .data.loader import visible_batches
+from .data.loader import Batch, visible_batches
 from .device import autocast, peak_memory, resolve_device
 from .losses import cluster_loss, contrast_loss, directions, reconstruction_loss
 from .model import WSCH, video_codes
@@ -67,7 +67,7 @@ def fit(
             f"dataset is {settings.dataset!r} in the settings, but the data set given is {dataset.name!r}: "
             "make the settings with settings_for(dataset, ...)."
         )
-    schedule = list(passes(settings.cycle, settings.pretrain_epochs, settings.epochs))
+    schedule = list(passes(settings.cycle, settings.pretrain_epochs, settings.epochs, settings.centers_every))
     _check_masking(settings, schedule, dataset.frames)
     if settings.centers > 2 * len(dataset.train) and any("centers" in p.tasks for p in schedule):
         raise ValueError(
@@ -93,6 +93,7 @@ def fit(
             writer.after_pass()
         writer.finish()
         save_tensors(run.folder / WEIGHTS, state.model.state_dict())
+        run.save_json("settings.json", run.record | {"peak_memory_bytes": peak_memory(device)})
     return run
 
 
@@ -139,7 +140,6 @@ class _Loop:
         entry |= self.learn(current) if current.learns else self.refresh_centers(current)
         entry["seconds"] = time.perf_counter() - start
         entry["videos_per_second"] = len(self.features) / entry["seconds"]
-        entry["peak_memory_bytes"] = peak_memory(self.device)
         self.clock.record(current, entry["seconds"])
         self.tell(current, 1.0, entry["losses"], entry["videos_per_second"], entry)
         return entry
@@ -151,8 +151,8 @@ class _Loop:
         views = draw_views(len(order), self.features.frames, hidden, self.state.generator)
         return order, views, hidden
 
-    def batches(self, order: Tensor, views: Tensor, sums: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
-        return visible_batches(self.features, order, views, self.settings.batch_size, self.device, sums)
+    def batches(self, order: Tensor, views: Tensor, wanted: str = "") -> Iterator[Batch]:
+        return visible_batches(self.features, order, views, self.settings.batch_size, self.device, wanted)
 
     def learn(self, current: Pass) -> dict:
         """Take a gradient step for every batch of the training set."""
@@ -164,8 +164,9 @@ class _Loop:
         sizes = torch.tensor([len(videos) for videos in order.split(settings.batch_size)], device=self.device)
         bit_sums = torch.zeros(settings.bits, device=self.device)
         start = last_read = time.perf_counter()
-        for step, (visible, sums) in enumerate(self.batches(order, views, "reconstruction" in weights)):
-            losses, codes = batch_losses(state, visible, sums, hidden, weights, settings, self.cast)
+        wanted = ("hidden" if state.model.tells_positions else "sums") if "reconstruction" in weights else ""
+        for step, batch in enumerate(self.batches(order, views, wanted)):
+            losses, codes = batch_losses(state, batch, hidden, weights, settings, self.cast)
             total = sum(weight * losses[task] for task, weight in weights.items())
             for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(settings, state.steps, self.learning_steps)
@@ -198,9 +199,9 @@ class _Loop:
         settings, state = self.settings, self.state
         order, views, _ = self.draw(settings.pretrain_masking_ratio)
         codes = []
-        for visible, _ in self.batches(order, views, sums=False):
+        for batch in self.batches(order, views):
             with self.cast:
-                codes.append(state.model.encode(visible.flatten(0, 1)).unflatten(0, (2, -1)))
+                codes.append(state.model.encode(batch.visible.flatten(0, 1)).unflatten(0, (2, -1)))
         former = state.centers
         every = torch.cat(codes, dim=1).flatten(0, 1)
         state.centers, clustering = find_centers(every, settings.centers, former, state.generator)
@@ -228,8 +229,7 @@ def loss_weights(settings: Settings, current: Pass) -> dict[str, float]:
 
 def batch_losses(
     state: TrainingState,
-    visible: Tensor,
-    sums: Tensor | None,
+    batch: Batch,
     hidden: int,
     weights: dict[str, float],
     settings: Settings,
@@ -237,21 +237,26 @@ def batch_losses(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of one batch by task, and the frame codes (2, batch, visible, b) they were computed from.
 
-    visible: (2, batch, visible, D); sums: (batch, D), the sum of the directions of all frames of each video, needed for
-    reconstruction. Both views go through the network as one batch. Only the losses named in `weights` are computed.
+    Both views go through the network as one batch. Only the losses named in `weights` are computed.
     """
-    both = visible.flatten(0, 1)
+    both = batch.visible.flatten(0, 1)
     losses = {}
     with cast:
-        if "reconstruction" in weights:
-            codes, reconstructions = state.model(both, hidden)
-        else:
+        if "reconstruction" not in weights:
             codes = state.model.frame_codes(both)
+        elif state.model.tells_positions:
+            codes, reconstructions = state.model.reconstruct_each(
+                both, batch.seen.flatten(0, 1), batch.unseen.flatten(0, 1)
+            )
+        else:
+            codes, reconstructions = state.model(both, hidden)
     if "reconstruction" in weights:
-        hidden_directions = (sums - directions(visible).sum(dim=2)) / hidden
-        losses["reconstruction"] = reconstruction_loss(
-            reconstructions.to(hidden_directions.dtype).unflatten(0, (2, -1)), hidden_directions
-        )
+        if state.model.tells_positions:  # a row for each hidden frame
+            targets = directions(batch.hidden).flatten(1, 2)
+            reconstructions = reconstructions.flatten(0, 1)
+        else:  # a row for each video
+            targets = (batch.sums - directions(batch.visible).sum(dim=2)) / hidden
+        losses["reconstruction"] = reconstruction_loss(reconstructions.to(targets.dtype).unflatten(0, (2, -1)), targets)
     if "cluster" in weights:
         grouped = codes.unflatten(0, (2, -1))
         losses["cluster"] = cluster_loss(grouped, state.centers, settings.cluster_temperature, settings.cluster_targets)

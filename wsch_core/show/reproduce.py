@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,6 @@ from ..data.holding import gigabytes
 from ..progress import format_seconds
 from ..reference import evaluate_ternary
 from ..results import Group, audit_rows, published_rows
-from ..run import write_whole
 from .curves import map_curves
 from .style import MARKS, Picture
 from .tables import plain
@@ -114,7 +112,7 @@ def runs_table(groups: Sequence[Group], done: dict[str, str]) -> Styler:
     rows = []
     for run in (run for group in groups for run in group.runs):
         history = run.history
-        memory = max((entry.get("peak_memory_bytes", 0) for entry in history), default=0)
+        memory = run.record.get("peak_memory_bytes")
         rows.append(
             {
                 "run": run.name,
@@ -130,13 +128,3 @@ def runs_table(groups: Sequence[Group], done: dict[str, str]) -> Styler:
             }
         )
     return plain(pd.DataFrame(rows), left=["run", "here", "computed on", "features", "train fingerprint"])
-
-
-def write_tables(folder: Path, name: str, frame: pd.DataFrame) -> list[Path]:
-    """Write a table as <name>.csv and <name>.tex (numbers of three digits, special characters escaped)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    csv, tex = folder / f"{name}.csv", folder / f"{name}.tex"
-    write_whole(csv, lambda path: frame.to_csv(path, index=False))
-    text = frame.to_latex(index=False, escape=True, float_format="%.3f", na_rep="")
-    write_whole(tex, lambda path: path.write_text(text, encoding="utf-8"))
-    return [csv, tex]
