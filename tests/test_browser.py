@@ -71,3 +71,43 @@ def test_a_cell_that_fails_is_noticed(run, tmp_path):
     lab = opened(ROOT / "notebooks" / "gallery.ipynb", tmp_path / "lab", {"run": "unknown"})
     with lab as page, pytest.raises(AssertionError, match="'unknown' is not a known run"):
         run_all(page)
+
+
+def test_the_map_answers(run, tmp_path):
+    with opened(ROOT / "notebooks" / "umap.ipynb", tmp_path / "lab", {"run": "shown", "neighbours": 4}) as page:
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        run_all(page)
+        view = page.locator(".map-view")
+        canvas = view.locator(".sheet canvas")
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+
+        def at(x, y):
+            return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+        def found():
+            page.wait_for_timeout(60)
+            return view.locator(".detail .name").first.inner_text().startswith("database/")
+
+        pointed = ((x / 40, y / 40) for y in range(1, 40) for x in range(1, 40))
+        assert any(page.mouse.move(*at(*place)) or found() for place in pointed)
+        page.mouse.move(*at(0.01, 0.01))
+        page.mouse.down()
+        for corner in ((0.99, 0.01), (0.99, 0.99), (0.01, 0.99), (0.01, 0.02)):
+            page.mouse.move(*at(*corner), steps=4)
+        page.mouse.up()
+        page.wait_for_function(
+            "() => document.querySelector('.map-said').textContent.includes('14 of 14 videos chosen')"
+        )
+        view.locator(".group").first.click()
+        assert view.locator(".group").first.get_attribute("aria-pressed") == "false"
+        view.locator(".map-export").click()
+        page.wait_for_function("() => document.querySelector('.map-said').textContent.includes('maps/chosen.csv')")
+        rows = list(csv.DictReader((run.folder / "maps" / "chosen.csv").read_text().splitlines()))
+        assert sorted(row["id"] for row in rows) == sorted(f"database/{number}" for number in range(14))
+        view.locator(".map-open").click()
+        view.locator(".card").first.wait_for()
+        assert MARKUP in view.locator(".groups").inner_text()
+        assert page.title() != "hacked"
+        assert not errors

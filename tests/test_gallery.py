@@ -44,17 +44,21 @@ def read_csv(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+def rows(gallery):
+    return [place.row for place in gallery.queries]
+
+
 class TestResults:
     def test_are_the_nearest_by_the_search_that_metrics_use(self, gallery, tiny, run):
         codes = run.load_codes()
-        rows, distances = nearest(codes["query"][0], codes["database"][0], 5)
+        found, distances = nearest(codes["query"][0], codes["database"][0], 5)
         for query in range(VIDEOS["query"]):
             gallery.go(Place("query", query))
             results = gallery.results(only(gallery))
-            assert [result.row for result in results] == rows[query].tolist()
+            assert [result.row for result in results] == found[query].tolist()
             assert [result.distance for result in results] == distances[query].tolist()
             assert [result.rank for result in results] == [1, 2, 3, 4, 5]
-            same = [row % CLASSES == query % CLASSES for row in rows[query].tolist()]
+            same = [row % CLASSES == query % CLASSES for row in found[query].tolist()]
             assert [result.relevant for result in results] == same
 
     def test_more_than_there_are(self, gallery):
@@ -85,15 +89,15 @@ class TestQueries:
         labels = tiny.query.labels, tiny.database.labels
         precision = evaluate(codes["query"][0], codes["database"][0], *labels, ks=(5,)).per_query_expected[:, 0]
         gallery.order("worst first")
-        assert precision[gallery.queries].tolist() == sorted(precision)
+        assert precision[rows(gallery)].tolist() == sorted(precision)
         gallery.order("best first")
-        assert precision[gallery.queries].tolist() == sorted(precision, reverse=True)
+        assert precision[rows(gallery)].tolist() == sorted(precision, reverse=True)
 
     def test_of_a_class_and_at_random(self, gallery):
         gallery.order("in order", "bee")
-        assert gallery.queries == [1, 4]
+        assert rows(gallery) == [1, 4]
         gallery.order("at random")
-        assert sorted(gallery.queries) == list(range(VIDEOS["query"]))
+        assert sorted(rows(gallery)) == list(range(VIDEOS["query"]))
         with pytest.raises(ValueError, match="order is 'x': it must be one of"):
             gallery.order("x")
 
@@ -129,7 +133,7 @@ class TestFromOutside:
         gallery.bring(path)
         assert gallery.results(only(gallery))[0].distance == 0
         assert gallery.results(only(gallery))[0].relevant is None
-        shown = content(gallery, Films(gallery))
+        shown = content(gallery, Films(gallery.splits))
         assert (shown["query"]["id"], shown["query"]["where"]) == ("one.h5", "from outside")
         assert shown["panels"][0]["summary"] == "5 shown, labels not known"
 
@@ -191,7 +195,7 @@ class TestCodes:
 class TestCards:
     def test_ties_are_bracketed(self, gallery):
         gallery.k = VIDEOS["database"]
-        for panel in content(gallery, Films(gallery))["panels"]:
+        for panel in content(gallery, Films(gallery.splits))["panels"]:
             text = "".join({"": ".", "start": "(", "middle": "-", "end": ")"}[card["tie"]] for card in panel["cards"])
             assert re.fullmatch(r"(\.|\(-*\))*", text)
             distances = [card["distance"] for card in panel["cards"]]
@@ -199,7 +203,7 @@ class TestCards:
             assert [mark == "." for mark in text] == alone
 
     def test_bits_differ_as_often_as_the_distance_says(self, gallery):
-        panel = content(gallery, Films(gallery))["panels"][0]
+        panel = content(gallery, Films(gallery.splits))["panels"][0]
         for card in panel["cards"]:
             assert sum(a != b for a, b in zip(card["bits"], panel["bits"], strict=True)) == card["distance"]
 
@@ -210,7 +214,7 @@ class TestCards:
                 file["keyframes"] = np.broadcast_to(shade[:, None, None, None, None], (videos, FRAMES, 4, 6, 3))
         tiny = load_dataset("tiny")
         gallery = Gallery(tiny, methods_for(run, tiny), k=5)
-        films = Films(gallery)
+        films = Films(gallery.splits)
         first = content(gallery, films)
         different = {card["film"]["source"] for card in first["panels"][0]["cards"]}
         assert len(different) == 5
@@ -238,7 +242,7 @@ class TestView:
         view.order.value = "worst first"
         assert "answered in" in view.said.value
         view.of_class.value = "cat"
-        assert view.gallery.queries == [2]
+        assert rows(view.gallery) == [2]
         row = view.cards.content["panels"][0]["cards"][1]["row"]
         view._on_message(None, {"query": row}, None)
         assert view.cards.content["query"]["id"] == f"database/{row}"
@@ -256,8 +260,8 @@ class TestView:
 
     def test_ticked_cards_are_exported(self, view, run):
         panel = view.cards.content["panels"][0]
-        rows = read_csv(view.export())
-        assert [row["id"] for row in rows] == [card["id"] for card in panel["cards"]]
+        written = read_csv(view.export())
+        assert [row["id"] for row in written] == [card["id"] for card in panel["cards"]]
         card = panel["cards"][2]
         view._on_message(None, {"choose": [panel["method"], card["id"]], "on": True}, None)
         (row,) = read_csv(view.export())

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import io
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
+from ..data import Split
 from .frames import Pictures
 from .gallery import Gallery, Place, Result
 
@@ -21,30 +23,30 @@ KEPT = 2000  # pictures that are remembered
 
 
 class Films:
-    """Small pictures of a gallery's videos: their frames side by side, made when first shown, remembered by id."""
+    """Small pictures of videos: their frames side by side, made when first shown, remembered by id."""
 
-    def __init__(self, gallery: Gallery):
-        self.gallery = gallery
-        self._pictures = {split: Pictures(gallery.splits[split]) for split in gallery.splits}
+    def __init__(self, splits: Mapping[str, Split]):
+        self.splits = splits
+        self._pictures = {name: Pictures(split) for name, split in splits.items()}
         self._kept: OrderedDict[tuple[str, str], dict] = OrderedDict()
 
     def __call__(self, places: Sequence[Place]) -> list[dict[str, Any]]:
         """For each video: `source`, a data URI; `frames`, side by side; `moving`, whether they are pictures; `middle`."""
-        keys = [(place.split, self.gallery.id_of(place)) for place in places]
-        for split in ("query", "database"):
+        keys = [(place.split, self.splits[place.split].ids[place.row]) for place in places]
+        for split in self.splits:
             missing = {key: place.row for key, place in zip(keys, places, strict=True) if place.split == split}
             missing = {key: row for key, row in missing.items() if key not in self._kept}
             if missing:
                 shown = self._pictures[split](list(missing.values()))
                 self._kept |= {key: film(picture) for key, picture in zip(missing, shown, strict=True)}
-        found = [self._kept[key] if key[0] else self._of_outside() for key in keys]
+        found = [self._kept[key] for key in keys]
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return found
 
-    def _of_outside(self) -> dict[str, Any]:
-        """A video from outside has features only; its colours are those of the database."""
-        return film(self._pictures["database"].colours(self.gallery.outside_features())[0])
+    def of_features(self, features: Tensor) -> dict[str, Any]:
+        """The film of a video from outside, (1, frames, D): colours, scaled as those of the database."""
+        return film(self._pictures["database"].colours(features)[0])
 
 
 def film(picture: np.ndarray) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def query_card(gallery: Gallery, films: Films) -> dict[str, Any]:
         "id": gallery.id_of(place),
         "labels": gallery.labels_of(place),
         "where": where,
-        "film": films([place])[0],
+        "film": films([place])[0] if place.split else films.of_features(gallery.outside_features()),
     }
 
 

@@ -92,9 +92,14 @@ class Gallery:
             rows = rows[np.argsort(precision if by == "worst first" else -precision, kind="stable")]
         elif by != "in order":
             raise ValueError(f"order is {by!r}: it must be one of {', '.join(ORDERS)}.")
-        self.by, self.of_class, self.queries = by, of_class, rows.tolist()
-        self._position = {row: position for position, row in enumerate(self.queries)}
-        self.go(Place("query", self.queries[0]), keep=False)
+        self.by, self.of_class = by, of_class
+        self.list([Place("query", row) for row in rows.tolist()])
+
+    def list(self, places: Sequence[Place]) -> None:
+        """Make chosen videos the queries to step through, and go to the first of them."""
+        self.queries = [*places]
+        self._position = {place: position for position, place in enumerate(self.queries)}
+        self.go(self.queries[0], keep=False)
 
     def _of_class(self, name: str) -> np.ndarray:
         if not name:
@@ -126,16 +131,17 @@ class Gallery:
         return self._precision[key]
 
     def step(self, by: int) -> None:
-        """Go on in the list of queries, round its ends; from elsewhere, back to the last one visited."""
-        places = [place for place in (*self.trail, self.query) if place.split == "query"]
-        last = next((p.row for p in reversed(places) if p.row in self._position), self.queries[0])
-        row = self.queries[(self._position[last] + by) % len(self.queries)] if self.query.split == "query" else last
-        self.go(Place("query", row))
+        """Go on in the list of queries, round its ends; from elsewhere, back to the last one of it that was visited."""
+        if self.query in self._position:
+            place = self.queries[(self._position[self.query] + by) % len(self.queries)]
+        else:
+            place = next((p for p in reversed(self.trail) if p in self._position), self.queries[0])
+        self.go(place)
 
     @property
     def position(self) -> int | None:
         """The query's place in the list, from 1."""
-        return self._position.get(self.query.row, -1) + 1 or None if self.query.split == "query" else None
+        return self._position[self.query] + 1 if self.query in self._position else None
 
     # Which query
 

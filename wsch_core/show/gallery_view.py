@@ -39,7 +39,7 @@ class GalleryView:
     """
 
     def __init__(self, gallery: Gallery, folder: Path):
-        self.gallery, self.folder, self.films = gallery, folder, Films(gallery)
+        self.gallery, self.folder, self.films = gallery, folder, Films(gallery.splits)
         self.cards = Cards(content=content(gallery, self.films))
         self.cards.on_msg(self._on_message)
         self.chosen: dict[tuple[str, str], None] = {}

@@ -35,7 +35,7 @@ def write_page(gallery: Gallery, queries: Sequence[int], path: Path, title: str,
 
     queries: rows of the query split; a picture that is shown several times is stored once
     """
-    before, films, names = gallery.query, Films(gallery), {}
+    before, films, names = gallery.query, Films(gallery.splits), {}
     rows = []
     try:
         for query in queries:
