@@ -198,6 +198,19 @@ class TestView:
         view.which.index = 1
         assert view.points.points != before
 
+    def test_where_the_training_set_is_the_database(self, tiny_folder, run, laid_out):
+        replace_definition(tiny_folder, 'features = "database.h5"\nlabels = "database.mat"', 'same_as = "train"')
+        tiny = load_dataset("tiny")
+        evaluate_run(run, tiny, baselines=())
+        (run.folder / "weights.safetensors").unlink()  # codes must be found, not made
+        setup = maps.Setup(tiny, tiny.database, neighbours=4)
+        shown = maps.code_map(run, setup)
+        groups = groups_by("class", setup, maps.run_codes(run, setup), shown)
+        view = MapView([shown], groups, setup, run.folder, gallery_of(run, tiny, "database"))
+        view._on_message(None, {"select": [0, 20]}, None)
+        view.open()
+        assert "2 videos are the queries" in view.said.value
+
     def test_train_videos_open_in_no_gallery(self, tiny, run):
         assert gallery_of(run, tiny, "train") is None
 
@@ -210,7 +223,10 @@ def test_the_notebook_maps_by_umap(tiny_folder, tmp_path):
     done = run_papermill(ROOT, "notebooks/umap.ipynb", out, {"neighbours": 4})
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "outputs" / "small"
-    assert {path.name for path in (folder / "figures").glob("map*")} == {"map-database.png", "maps-database.png"}
+    assert {path.name for path in (folder / "figures").glob("map*-database.png")} == {
+        "map-database.png",
+        "maps-database.png",
+    }
     assert len(list((folder / "maps").glob("database-*.h5"))) == 3
     assert sum("image/png" in output.get("data", {}) for output in outputs(nbformat.read(out, as_version=4))) == 2
     assert out.stat().st_size < 2e6

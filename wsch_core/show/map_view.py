@@ -128,7 +128,7 @@ class MapView:
             self._say("✗ no videos are chosen: drag a loop around some first")
             return
         gallery = self.gallery()
-        split = "query" if gallery.dataset.queries_are_database else self.setup.split.name
+        split = next(name for name, split in gallery.splits.items() if split is self.setup.split)
         gallery.list([Place(split, int(self.setup.videos[point])) for point in self.chosen])
         self.below.children = (GalleryView(gallery, self.folder).widget,)
         self._say(f"{len(self.chosen):,} videos are the queries of the gallery below")
