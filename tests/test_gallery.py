@@ -282,6 +282,17 @@ class TestPage:
         assert page.count('class="card ') == 3 * 2 * 4
         assert gallery.query == Place("query", 0)
 
+    def test_large_pictures_are_made_smaller(self, tiny_folder, run, tmp_path, monkeypatch):
+        for name, videos in VIDEOS.items():
+            with h5py.File(tiny_folder / f"{name}.h5", "r+") as file:
+                noise = np.random.default_rng(0).integers(0, 255, (videos, FRAMES, 150, 200, 3), np.uint8)
+                file["keyframes"] = noise
+        tiny = load_dataset("tiny")
+        gallery = Gallery(tiny, methods_for(run, tiny), k=14)
+        whole = write_page(gallery, [0, 1], tmp_path / "a.html", "a").stat().st_size
+        monkeypatch.setattr("wsch_core.show.page.LARGEST", whole // 3)
+        assert write_page(gallery, [0, 1], tmp_path / "b.html", "b").stat().st_size <= whole // 3
+
     def test_no_more_queries_than_there_are(self, gallery):
         assert some_queries(gallery, 99) == list(range(VIDEOS["query"]))
 

@@ -25,8 +25,8 @@ KEPT = 2000  # pictures that are remembered
 class Films:
     """Small pictures of videos: their frames side by side, made when first shown, remembered by id."""
 
-    def __init__(self, splits: Mapping[str, Split]):
-        self.splits = splits
+    def __init__(self, splits: Mapping[str, Split], frames: int = FRAMES, side: int = SIDE):
+        self.splits, self.frames, self.side = splits, frames, side
         self._pictures = {name: Pictures(split) for name, split in splits.items()}
         self._kept: OrderedDict[tuple[str, str], dict] = OrderedDict()
 
@@ -38,7 +38,9 @@ class Films:
             missing = {key: row for key, row in missing.items() if key not in self._kept}
             if missing:
                 shown = self._pictures[split](list(missing.values()))
-                self._kept |= {key: film(picture) for key, picture in zip(missing, shown, strict=True)}
+                self._kept |= {
+                    key: film(picture, self.frames, self.side) for key, picture in zip(missing, shown, strict=True)
+                }
         found = [self._kept[key] for key in keys]
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
@@ -49,18 +51,21 @@ class Films:
         return film(self._pictures["database"].colours(features)[0])
 
 
-def film(picture: np.ndarray) -> dict[str, Any]:
-    """Keyframes (frames, h, w[, 3]) or colours (frames, 3), uint8, side by side in one image."""
+def film(picture: np.ndarray, frames: int = FRAMES, side: int = SIDE) -> dict[str, Any]:
+    """Keyframes (frames, h, w[, 3]) or colours (frames, 3), uint8, side by side in one image.
+
+    Of keyframes at most `frames` are taken, evenly, and no side is longer than `side` pixels.
+    """
     if picture.ndim == 2:
         return _film(_data_uri(Image.fromarray(picture[None]), "PNG"), len(picture), moving=False)
-    chosen = np.unique(np.linspace(0, len(picture) - 1, FRAMES).round().astype(int))
-    frames = [Image.fromarray(picture[frame]) for frame in chosen]
-    for frame in frames:
-        frame.thumbnail((SIDE, SIDE))
-    side_by_side = Image.new(frames[0].mode, (sum(frame.width for frame in frames), frames[0].height))
-    for place, frame in enumerate(frames):
-        side_by_side.paste(frame, (place * frame.width, 0))
-    return _film(_data_uri(side_by_side, "JPEG", quality=80), len(frames), moving=True)
+    chosen = np.unique(np.linspace(0, len(picture) - 1, frames).round().astype(int))
+    images = [Image.fromarray(picture[frame]) for frame in chosen]
+    for image in images:
+        image.thumbnail((side, side))
+    side_by_side = Image.new(images[0].mode, (sum(image.width for image in images), images[0].height))
+    for place, image in enumerate(images):
+        side_by_side.paste(image, (place * image.width, 0))
+    return _film(_data_uri(side_by_side, "JPEG", quality=80), len(images), moving=True)
 
 
 def _film(source: str, frames: int, moving: bool) -> dict[str, Any]:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..run import write_whole
-from .cards import Films, content
+from .cards import FRAMES, SIDE, Films, content
 from .gallery import Gallery, Place
+
+LARGEST = 4_900_000  # bytes of a page that one still likes to send
+SIZES = ((FRAMES, SIDE), (8, 80), (6, 64), (4, 48), (1, 48))  # frames of a picture and their longer side in pixels
 
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -33,25 +36,33 @@ LEGEND = (
 def write_page(gallery: Gallery, queries: Sequence[int], path: Path, title: str, subtitle: str = "") -> Path:
     """Write what each of some queries retrieves by every method of the gallery; its query stays as it was.
 
-    queries: rows of the query split; a picture that is shown several times is stored once
+    queries: rows of the query split. A picture that is shown several times is stored once; where the page would be larger
+    than `LARGEST`, pictures get smaller and fewer of their frames are kept.
     """
-    before, films, names = gallery.query, Films(gallery.splits), {}
-    rows = []
+    before = gallery.query
     try:
-        for query in queries:
-            gallery.go(Place("query", query), keep=False)
-            rows.append(_row(content(gallery, films), names))
+        for frames, side in SIZES:
+            text = _page(gallery, queries, Films(gallery.splits, frames, side), title, subtitle).encode()
+            if len(text) <= LARGEST:
+                break
     finally:
         gallery.go(before, keep=False)
+    write_whole(path, lambda draft: draft.write_bytes(text))
+    return path
+
+
+def _page(gallery: Gallery, queries: Sequence[int], films: Films, title: str, subtitle: str) -> str:
+    rows, names = [], {}
+    for query in queries:
+        gallery.go(Place("query", query), keep=False)
+        rows.append(_row(content(gallery, films), names))
     rules = [
         f".{name}{{background-image:url({source});--frames:{frames};--middle:{middle}}}"
         for (source, frames, middle), name in names.items()
     ]
     css = (Path(__file__).parent / "gallery.css").read_text(encoding="utf-8")
     head = HEAD.format(title=escape(title), subtitle=escape(subtitle), css=css, films="\n".join(rules))
-    text = f'{head}{"".join(rows)}<div class="legend">{escape(LEGEND)}</div></body></html>\n'
-    write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8"))
-    return path
+    return f'{head}{"".join(rows)}<div class="legend">{escape(LEGEND)}</div></body></html>\n'
 
 
 def some_queries(gallery: Gallery, count: int, seed: int = 0) -> list[int]:
