@@ -41,20 +41,43 @@ def decode_all_tokens(model: WSCH, codes, hidden: int):
     return decoder.output_projection(tokens)[:, -hidden:]
 
 
+def decode_with_positions(model: WSCH, codes, seen, hidden):
+    """The decoder that is told positions, one video at a time; seen, hidden: frame numbers, lists of lists."""
+    decoder, width = model.decoder, model.decoder.input_projection.out_features
+    reconstructions = []
+    for video, shown, missing in zip(codes, seen, hidden, strict=True):
+        tokens = []
+        for code, position in [*zip(video, shown, strict=True), *((decoder.mask_token, n) for n in missing)]:
+            waves = [
+                math.sin(position / 10000 ** (c / width))
+                if c % 2 == 0
+                else math.cos(position / 10000 ** ((c - 1) / width))
+                for c in range(width)
+            ]
+            tokens.append(decoder.input_projection.weight @ code + torch.tensor(waves, dtype=codes.dtype))
+        tokens = torch.stack(tokens)[None]
+        tokens = tokens + attention(decoder.attention, decoder.attention_norm(tokens))
+        reconstructions.append(decoder.output_projection(tokens)[0, len(shown) :])
+    return torch.stack(reconstructions)
+
+
 def training_losses(model: WSCH, frames, views, centers, settings):
-    """The three losses of both views, each view on its own, every hidden frame read: frames (batch, L, D)."""
+    """The three losses of both views, each view on its own, every hidden frame read: frames (batch, L, D).
+
+    A decoder that is told positions is given them.
+    """
     losses = dict.fromkeys(("reconstruction", "cluster", "contrast"), 0.0)
     video_codes = []
     for view in views:
         visible = torch.stack([video[numbers] for video, numbers in zip(frames, view, strict=True)])
-        hidden = torch.stack(
-            [
-                video[[n for n in range(len(video)) if n not in numbers.tolist()]]
-                for video, numbers in zip(frames, view, strict=True)
-            ]
-        )
+        missing = [[n for n in range(len(frames[0])) if n not in numbers] for numbers in view.tolist()]
+        hidden = torch.stack([video[numbers] for video, numbers in zip(frames, missing, strict=True)])
         codes = model.frame_codes(visible)
-        losses["reconstruction"] += reconstruction(decode_all_tokens(model, codes, hidden.shape[1]), hidden)
+        if settings.decoder_positions == "none":
+            outputs = decode_all_tokens(model, codes, hidden.shape[1])
+        else:
+            outputs = decode_with_positions(model, codes, view.tolist(), missing)
+        losses["reconstruction"] += reconstruction(outputs, hidden)
         losses["cluster"] += cluster(codes, centers, settings.cluster_temperature)
         mean = codes.mean(dim=1)
         video_codes.append(mean / mean.norm(dim=-1, keepdim=True))

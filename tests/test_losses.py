@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from wsch_core.data.features import Features
+from wsch_core.data.loader import visible_batches
 from wsch_core.device import autocast
 from wsch_core.losses import cluster_loss, contrast_loss, reconstruction_loss
 from wsch_core.model import WSCH, video_codes
@@ -16,10 +17,10 @@ WEIGHTS = {"reconstruction": 1.0, "cluster": 0.02, "contrast": 1.0}
 PLAIN = autocast(torch.device("cpu"), "float32")
 
 
-def make_case(batch=6, frames=10, hidden=6, seed=0):
+def make_case(batch=6, frames=10, hidden=6, seed=0, **kind):
     """A network, its centres, videos (one frame of them all zero) and views, in float64."""
     torch.manual_seed(seed)
-    model = WSCH(feature_size=12, bits=16, encoder_width=64, decoder_width=32).double()
+    model = WSCH(feature_size=12, bits=16, encoder_width=64, decoder_width=32, **kind).double()
     torch.nn.init.normal_(model.decoder.mask_token)
     videos = torch.randn(batch, frames, 12, dtype=torch.float64)
     videos[0, 3] = 0
@@ -28,12 +29,17 @@ def make_case(batch=6, frames=10, hidden=6, seed=0):
     return state, videos, views
 
 
+def batch_of(videos, views, wanted="sums"):
+    """All videos as one batch."""
+    return next(visible_batches(Features(videos), torch.arange(6), views, 6, torch.device("cpu"), wanted))
+
+
 @pytest.mark.parametrize("hidden", [1, 3, 6, 9])
 def test_shortcuts_equal_the_literal_method(hidden):
     """Reading only visible frames, one mask query, both views in one batch: the same losses and gradients."""
     state, videos, views = make_case(hidden=hidden)
     settings = Settings()
-    fast, _ = batch_losses(state, Features(videos), torch.arange(6), views, hidden, WEIGHTS, settings, PLAIN)
+    fast, _ = batch_losses(state, batch_of(videos, views), hidden, WEIGHTS, settings, PLAIN)
     slow = literal.training_losses(state.model, videos, views, state.centers, settings)
     gradients = []
     for losses in (fast, slow):
@@ -44,6 +50,33 @@ def test_shortcuts_equal_the_literal_method(hidden):
         torch.testing.assert_close(fast[task], slow[task], rtol=1e-12, atol=1e-12)
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("hidden", [1, 6, 9])
+def test_decoding_with_positions_equals_the_literal_method(hidden):
+    state, videos, views = make_case(hidden=hidden, decoder_positions="sinusoidal")
+    settings = Settings(decoder_positions="sinusoidal")
+    fast, _ = batch_losses(state, batch_of(videos, views, "hidden"), hidden, WEIGHTS, settings, PLAIN)
+    slow = literal.training_losses(state.model, videos, views, state.centers, settings)
+    gradients = []
+    for losses in (fast, slow):
+        state.model.zero_grad()
+        sum(weight * losses[task] for task, weight in WEIGHTS.items()).backward()
+        gradients.append({name: p.grad.clone() for name, p in state.model.named_parameters()})
+    for task in WEIGHTS:
+        torch.testing.assert_close(fast[task], slow[task], rtol=1e-5, atol=1e-6)  # its positions are float32
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_with_positions_hidden_frames_have_reconstructions_of_their_own():
+    model = make_case(decoder_positions="sinusoidal")[0].model
+    seen, unseen = torch.tensor([[0, 2, 5]]), torch.tensor([[1, 3, 4]])
+    frames = torch.randn(1, 3, 12, dtype=torch.float64)
+    _, one = model.reconstruct_each(frames, seen, unseen)
+    assert not torch.allclose(one[:, 0], one[:, 1])
+    _, other = model.reconstruct_each(frames, seen + 4, unseen + 4)
+    assert not torch.allclose(one, other)
 
 
 def test_reconstruction_bounds():
@@ -105,7 +138,7 @@ def test_one_video_alone_has_no_contrast():
 def test_gradient_reaches_every_parameter(tasks):
     state, videos, views = make_case()
     weights = {task: WEIGHTS[task] for task in ("reconstruction", *tasks)}
-    losses, _ = batch_losses(state, Features(videos), torch.arange(6), views, 6, weights, Settings(), PLAIN)
+    losses, _ = batch_losses(state, batch_of(videos, views), 6, weights, Settings(), PLAIN)
     sum(weight * losses[task] for task, weight in weights.items()).backward()
     for name, parameter in state.model.named_parameters():
         assert parameter.grad is not None, name
@@ -115,7 +148,7 @@ def test_gradient_reaches_every_parameter(tasks):
 def test_without_reconstruction_the_decoder_is_left_alone():
     state, videos, views = make_case()
     weights = {"contrast": 1.0}
-    losses, _ = batch_losses(state, Features(videos), torch.arange(6), views, 6, weights, Settings(), PLAIN)
+    losses, _ = batch_losses(state, batch_of(videos, views), 6, weights, Settings(), PLAIN)
     losses["contrast"].backward()
     assert losses.keys() == {"contrast"}
     for name, parameter in state.model.named_parameters():

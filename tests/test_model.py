@@ -112,3 +112,18 @@ def test_published_size():
     with torch.device("meta"):
         model = WSCH(feature_size=2048, bits=64, ssd_head_width=128)
     assert sum(p.numel() for p in model.parameters()) == 19_331_376
+
+
+@pytest.mark.parametrize(("blocks", "absent"), [("ssd", "attention"), ("attention", "mixer")])
+def test_a_block_left_out_has_no_parameters_and_changes_nothing_else(blocks, absent):
+    """What is left computes what it does in the whole network where the absent block adds nothing."""
+    torch.manual_seed(0)
+    sizes = {"feature_size": 12, "bits": 16, "encoder_width": 64, "decoder_width": 32}
+    whole, part = WSCH(**sizes), WSCH(**sizes, encoder_blocks=blocks)
+    assert not any(absent in name for name, _ in part.encoder.named_parameters())
+    part.load_state_dict({name: whole.state_dict()[name] for name in part.state_dict()})
+    silent = whole.encoder.attention.output if absent == "attention" else whole.encoder.contraction
+    torch.nn.init.zeros_(silent.weight)
+    torch.nn.init.zeros_(silent.bias)
+    frames = torch.randn(3, 10, 12)
+    assert torch.equal(part.encoder(frames), whole.encoder(frames))

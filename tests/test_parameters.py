@@ -47,6 +47,18 @@ class TestValues:
         with pytest.raises(ValueError, match="k is True: it must be a whole number"):
             chosen_values({"k": True}, {"k": int})
 
+    def test_none_is_a_value_where_it_leaves_a_choice(self):
+        assert chosen_values({"a": None, "b": 3}, {"a": int | None, "b": int | None}) == {"a": None, "b": 3}
+        with pytest.raises(ValueError, match="a is '3': it must be a whole number"):
+            chosen_values({"a": "3"}, {"a": int | None})
+
+    def test_a_dictionary_is_handed_over_as_yaml(self):
+        assert chosen_values({"own": {"a": {"bits": 8}}}, {"own": dict}) == {"own": {"a": {"bits": 8}}}
+        with pytest.raises(
+            ValueError, match=r"own is 'a': it must be a dictionary \(papermill takes one as -y \"own: "
+        ):
+            chosen_values({"own": "a"}, {"own": dict})
+
     def test_settings_are_no_parameters_of_their_own(self):
         with pytest.raises(ValueError, match="'epochs' is not a known parameter"):
             chosen_values({"k": 1, "In": ["# Parameters\nepochs = 3\n"]}, {"k": int})

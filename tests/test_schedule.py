@@ -60,3 +60,11 @@ def test_any_text_is_read_or_refused(cycle):
         assert repr(cycle) in str(error)  # noqa: PT017
     else:
         assert parse_cycle(", ".join("+".join(tasks) for tasks in turn)) == turn
+
+
+def test_centres_may_be_found_in_every_third_turn_only():
+    schedule = list(passes(PUBLISHED_CYCLE, 2, 7, centers_every=3))
+    assert [p.number for p in schedule] == list(range(2 + 7 * 2 + 3))
+    assert [p.epoch for p in schedule if p.tasks == ("centers",)] == [0, 3, 6]
+    assert [p.epoch for p in schedule if p.tasks == ("contrast",)] == list(range(7))
+    assert list(passes(PUBLISHED_CYCLE, 2, 7, 1)) == list(passes(PUBLISHED_CYCLE, 2, 7))

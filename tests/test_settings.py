@@ -23,6 +23,7 @@ def test_defaults_are_the_published_values():
         64,
     )
     assert (s.cycle, s.cluster_targets, s.learning_rate_schedule) == ("centers, cluster, contrast", "own", "constant")
+    assert (s.centers_every, s.encoder_blocks, s.decoder_positions) == (1, "ssd+attention", "none")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -308,3 +309,20 @@ def test_wide_and_narrow_features_have_the_same_colours():
     wide = np.concatenate([features, np.zeros((4, 10, 60))], axis=2)  # more values than frames
     difference = frames.feature_colours(features).astype(int) - frames.feature_colours(wide)
     assert np.abs(difference).max() <= 1
+
+
+def test_tables_are_written_as_csv_and_latex(tmp_path):
+    frame = pd.DataFrame({"variant": ["a & b_1 $x$", "±2 %"], "mAP@20": [0.123456, np.nan], "seeds": [2, 1]})
+    paths = tables.write_tables(tmp_path / "sweep", "result", frame)
+    assert [path.name for path in paths] == ["result.csv", "result.tex"]
+    pd.testing.assert_frame_equal(pd.read_csv(paths[0]), frame)
+    assert paths[1].read_text().splitlines() == [
+        r"\begin{tabular}{lrr}",
+        r"\hline",
+        r"variant & mAP@20 & seeds \\",
+        r"\hline",
+        r"a \& b\_1 \$x\$ & $0.123$ & 2 \\",
+        r"$\pm$2 \% & -- & 1 \\",
+        r"\hline",
+        r"\end{tabular}",
+    ]

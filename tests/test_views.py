@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsch_core.views import draw_views, hidden_count
+from wsch_core.views import draw_views, hidden_count, hidden_frames
 
 
 @pytest.mark.parametrize(("frames", "ratio", "hidden"), [(30, 0.9, 27), (25, 0.9, 22), (30, 0.6, 18), (25, 0.6, 15)])
@@ -32,3 +32,11 @@ def test_every_frame_is_as_likely_as_any_other():
     views = draw_views(20_000, 10, 6, torch.Generator().manual_seed(0))
     share = torch.bincount(views.flatten(), minlength=10) / views.numel()
     assert share.sub(0.1).abs().max() < 0.003
+
+
+def test_hidden_frames_are_the_others_in_order():
+    views = draw_views(20, 9, 5, torch.Generator().manual_seed(0))
+    hidden = hidden_frames(views, 9)
+    assert hidden.shape == (2, 20, 5)
+    assert torch.equal(torch.cat([views, hidden], dim=-1).sort(dim=-1).values, torch.arange(9).expand(2, 20, 9))
+    assert torch.equal(hidden, hidden.sort(dim=-1).values)

@@ -70,6 +70,7 @@ def describe_run(settings: Settings, dataset: Dataset, device: torch.device, pre
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
         "precision": precision,
+        "threads": torch.get_num_threads(),  # another number sums in another order: the same run to rounding errors
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "git_commit": _git_commit(),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),

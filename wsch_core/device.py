@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -60,6 +62,20 @@ def _seconds(compute: Callable[[], object], device: str) -> float:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes ever in use: on a GPU those torch gave out, else the resident memory of this process.
+
+    None where the system does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) * 1024
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -17,8 +17,9 @@ def directions(frames: Tensor) -> Tensor:
 def reconstruction_loss(reconstructions: Tensor, hidden_directions: Tensor) -> Tensor:
     """1 - mean cosine between reconstruction and hidden frames, summed over both views.
 
-    reconstructions: (2, batch, D); one serves all hidden frames of a video
-    hidden_directions: (2, batch, D), the mean of the hidden frames' directions
+    reconstructions: (2, rows, D); a row for each video, whose reconstruction serves all its hidden frames, or one for each
+        hidden frame
+    hidden_directions: (2, rows, D), the mean of the directions of the hidden frames that a row stands for
 
     The mean over hidden frames of cos(r, frame) is the scalar product of r's direction with the mean of the frames'
     directions: no single hidden frame is needed. In [0, 4].

@@ -2,7 +2,8 @@
 
     visible frames -> Encoder -> HashLayer -> codes -> Decoder -> the direction of the hidden frames
 
-One state-space block and one attention layer in the encoder, one attention layer in the decoder.
+One state-space block and one attention layer in the encoder, one attention layer in the decoder. For ablations, either of
+the encoder's two can be left out, and the decoder can be told where in the video each frame is.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ class WSCH(nn.Module):
         attention_heads: int = 4,
         ssd_head_width: int = 128,
         state_size: int = 64,
+        encoder_blocks: str = "ssd+attention",
+        decoder_positions: str = "none",
     ):
         super().__init__()
         check_heads(encoder_width, decoder_width, attention_heads, ssd_head_width)
-        self.encoder = Encoder(feature_size, encoder_width, attention_heads, ssd_head_width, state_size)
+        self.encoder = Encoder(feature_size, encoder_width, attention_heads, ssd_head_width, state_size, encoder_blocks)
         self.hash_layer = HashLayer(encoder_width, bits)
         self.decoder = Decoder(bits, decoder_width, feature_size, attention_heads)
+        self.tells_positions = decoder_positions != "none"
 
     @property
     def bits(self) -> int:
@@ -49,6 +53,15 @@ class WSCH(nn.Module):
         """
         codes = self.frame_codes(visible)
         return codes, self.decoder(codes, hidden)
+
+    def reconstruct_each(self, visible: Tensor, seen: Tensor, unseen: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, but the decoder is told where every frame stands, so that hidden frames differ.
+
+        visible: (batch, visible, D); seen: (batch, visible) their frame numbers; unseen: (batch, hidden) the others
+        Returns the visible frames' codes and a reconstruction of every hidden frame, (batch, hidden, D).
+        """
+        codes = self.frame_codes(visible)
+        return codes, self.decoder.with_positions(codes, seen, unseen)
 
     def frame_codes(self, frames: Tensor) -> Tensor:
         """frames: (batch, frames, D) -> (batch, frames, b) of ±1, with a straight-through gradient"""
@@ -64,24 +77,32 @@ class WSCH(nn.Module):
 class Encoder(nn.Module):
     """Visible frames (batch, frames, D) -> one vector for each, (batch, frames, H)."""
 
-    def __init__(self, feature_size: int, width: int, attention_heads: int, ssd_head_width: int, state_size: int):
+    def __init__(
+        self, feature_size: int, width: int, attention_heads: int, ssd_head_width: int, state_size: int, blocks: str
+    ):
         super().__init__()
+        self.blocks = blocks.split("+")
         self.frame_norm = nn.LayerNorm(feature_size, eps=EPSILON)
         self.input_projection = nn.Linear(feature_size, width, bias=False)  # W_in
-        self.mixer_norm = nn.RMSNorm(width, eps=EPSILON)
-        self.expansion = nn.Linear(width, 4 * width, bias=False)  # W_expand
-        self.convolution = CausalConvolution(groups=width)
-        self.mixer = SSDMixer(2 * width, ssd_head_width, state_size)
-        self.contraction = nn.Linear(2 * width, width)  # W_out
-        self.attention_norm = nn.LayerNorm(width, eps=EPSILON)
-        self.attention = Attention(width, attention_heads)
+        if "ssd" in self.blocks:
+            self.mixer_norm = nn.RMSNorm(width, eps=EPSILON)
+            self.expansion = nn.Linear(width, 4 * width, bias=False)  # W_expand
+            self.convolution = CausalConvolution(groups=width)
+            self.mixer = SSDMixer(2 * width, ssd_head_width, state_size)
+            self.contraction = nn.Linear(2 * width, width)  # W_out
+        if "attention" in self.blocks:
+            self.attention_norm = nn.LayerNorm(width, eps=EPSILON)
+            self.attention = Attention(width, attention_heads)
 
     def forward(self, frames: Tensor) -> Tensor:
         # the residual stream keeps the frames' precision, whatever autocast makes of the products
         tokens = self.input_projection(self.frame_norm(frames)).to(frames.dtype)
-        tokens = tokens + self.contraction(self.mix(self.mixer_norm(tokens)))
-        normed = self.attention_norm(tokens)
-        return tokens + self.attention(normed, normed)
+        if "ssd" in self.blocks:
+            tokens = tokens + self.contraction(self.mix(self.mixer_norm(tokens)))
+        if "attention" in self.blocks:
+            normed = self.attention_norm(tokens)
+            tokens = tokens + self.attention(normed, normed)
+        return tokens
 
     def mix(self, tokens: Tensor) -> Tensor:
         """The gated state-space block: (batch, frames, H) -> (batch, frames, 2H)"""
@@ -159,6 +180,27 @@ class Decoder(nn.Module):
         copies[-1] = math.log(hidden)
         token = tokens[:, -1:] + self.attention(normed[:, -1:], normed, copies)
         return self.output_projection(token).squeeze(1)
+
+    def with_positions(self, codes: Tensor, seen: Tensor, unseen: Tensor) -> Tensor:
+        """The variant with positions: visible codes (batch, visible, b) and the numbers of visible and hidden frames ->
+        a reconstruction of every hidden frame, (batch, hidden, D).
+
+        Every token carries the position of its frame, so each mask token asks for a frame of its own.
+        """
+        masks = self.mask_token.expand(*unseen.shape, -1).to(codes.dtype)
+        tokens = self.input_projection(torch.cat([codes, masks], dim=1)).to(codes.dtype)
+        tokens = tokens + sinusoids(torch.cat([seen, unseen], dim=1), tokens.shape[-1]).to(tokens.dtype)
+        normed = self.attention_norm(tokens)
+        visible = codes.shape[1]
+        return self.output_projection(tokens[:, visible:] + self.attention(normed[:, visible:], normed))
+
+
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """Positions (...), from 0 -> (..., width), sines and cosines of falling frequency (Vaswani et al. 2017)."""
+    channel = torch.arange(width, device=positions.device)
+    frequency = 10_000.0 ** (-(channel // 2 * 2) / width)
+    angle = positions.unsqueeze(-1) * frequency
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
 
 
 class Attention(nn.Module):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from types import UnionType
 from typing import Any
 
 from .settings import Settings, unknown_name
 
-WORDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
+WORDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number", dict: "a dictionary"}
 INJECTED = "# Parameters"  # how papermill begins the cell that carries `-p name value`
-Kinds = Mapping[str, "type | Sequence"]  # by name: a type; allowed values; [int] or [str], a list of these
+Kinds = Mapping[
+    str, "type | UnionType | Sequence"
+]  # by name: a type, or one `| None`; allowed values; [int] or [str], a list of these
 
 
 def chosen_settings(namespace: Mapping[str, Any], also: Kinds | None = None) -> dict[str, Any]:
@@ -30,8 +33,8 @@ def chosen_settings(namespace: Mapping[str, Any], also: Kinds | None = None) -> 
 def chosen_values(namespace: Mapping[str, Any], kinds: Kinds) -> dict[str, Any]:
     """The values of a notebook's parameters that are no settings of a run, by name, checked; call it with globals().
 
-    kinds: by name a type, the allowed values, or [int] or [str]: a list, also given as one value or as "16, 32, 64",
-    because `papermill -p` hands over single values only
+    kinds: by name a type, `int | None`, the allowed values, or [int] or [str]: a list, also given as one value or as
+    "16, 32, 64", because `papermill -p` hands over single values only
     Raises ValueError as `chosen_settings` does.
     """
     _check_names(namespace, list(kinds))
@@ -43,6 +46,8 @@ def _values(namespace: Mapping[str, Any], kinds: Kinds) -> dict[str, Any]:
 
 
 def _value(name: str, value: Any, kind: type | Sequence) -> Any:
+    if isinstance(kind, UnionType):
+        return None if value is None else _value(name, value, kind.__args__[0])
     if kind in ([int], [str]):
         return _list(name, value, kind[0])
     if not isinstance(kind, type):
@@ -53,6 +58,7 @@ def _value(name: str, value: Any, kind: type | Sequence) -> Any:
         return float(value)
     if type(value) is not kind:
         hint = f" (papermill reads -p {name} {value} as a number; -r keeps it text)" if kind is str else ""
+        hint = f' (papermill takes one as -y "{name}: {{...}}")' if kind is dict else hint
         raise ValueError(f"{name} is {value!r}: it must be {WORDS[kind]}{hint}.")
     return value
 

@@ -12,6 +12,7 @@ Loading never executes anything from a file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import torch
@@ -34,11 +35,17 @@ from .model import WSCH
 from .paths import outputs_folder
 from .settings import Settings, unknown_name
 
+if TYPE_CHECKING:
+    from .data import Dataset
+
 KEPT_CHECKPOINTS = 2
 CHECKPOINTED = "model."  # how the network's tensors are named in a checkpoint
 LOCK, TEMPORARY = ".lock", ".writing-"
 WEIGHTS = "weights.safetensors"  # there once a run is finished
-MODEL_SIZES = ("bits", "encoder_width", "decoder_width", "attention_heads", "ssd_head_width", "state_size")
+MODEL_SETTINGS = (
+    "bits", "encoder_width", "decoder_width", "attention_heads", "ssd_head_width", "state_size", "encoder_blocks",
+    "decoder_positions",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,10 @@ class Run:
     @property
     def finished(self) -> bool:
         return (self.folder / WEIGHTS).exists()
+
+    @property
+    def evaluated(self) -> bool:
+        return self.finished and (self.folder / "metrics.json").exists()
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -157,7 +168,7 @@ def _read_codes(group: h5py.Group) -> tuple[Tensor, list[str]]:
 
 
 def build_model(settings: Settings, feature_size: int) -> WSCH:
-    return WSCH(feature_size, **{name: getattr(settings, name) for name in MODEL_SIZES})
+    return WSCH(feature_size, **{name: getattr(settings, name) for name in MODEL_SETTINGS})
 
 
 def create_run(name: str, record: dict[str, Any]) -> Run:
@@ -194,6 +205,35 @@ def list_runs() -> list[Run]:
     """All runs, the oldest first."""
     found = outputs_folder().glob("*/settings.json")
     return [Run(path.parent) for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+
+def find_run(settings: Settings, dataset: Dataset) -> Run | None:
+    """The run that was made with these settings, on whatever device, from these features; None if there is none.
+
+    Of several an evaluated one is preferred, then a finished one, then the newest.
+    """
+    wanted = _identity(settings, dataset)
+    same = [run for run in list_runs() if _identity_of(run) == wanted]
+    return max(reversed(same), key=lambda run: (run.evaluated, run.finished), default=None)
+
+
+def run_name(prefix: str, settings: Settings, dataset: Dataset) -> str:
+    """A run's name that tells what is in it, the same for the same settings and features:
+    "ablation-joint-64bits-seed1-3fa2c1"."""
+    digest = hashlib.sha256(json.dumps(_identity(settings, dataset), sort_keys=True).encode()).hexdigest()
+    return f"{re.sub(r'[^A-Za-z0-9.+]+', '-', prefix)[:60]}-{settings.bits}bits-seed{settings.seed}-{digest[:6]}"
+
+
+def _identity(settings: Settings, dataset: Dataset) -> dict[str, Any]:
+    """All that decides what a run becomes."""
+    return settings.as_dict() | {"device": "", "train_fingerprint": dataset.train.fingerprint}
+
+
+def _identity_of(run: Run) -> dict[str, Any] | None:
+    try:
+        return run.settings.as_dict() | {"device": "", "train_fingerprint": run.record["dataset"]["train_fingerprint"]}
+    except (OSError, ValueError, LookupError):
+        return None  # damaged, imported, or of settings this version does not know: not the run that is looked for
 
 
 def _run_folder(name: str) -> Path:

@@ -79,11 +79,18 @@ def _check_clustering(cycle: str, passes: tuple[tuple[str, ...], ...]) -> None:
         )
 
 
-def passes(cycle: str, pretrain_epochs: int, epochs: int) -> Iterator[Pass]:
-    """Every pass of a run in order: `pretrain_epochs` of reconstruction, then `epochs` turns of the cycle."""
+def passes(cycle: str, pretrain_epochs: int, epochs: int, centers_every: int = 1) -> Iterator[Pass]:
+    """Every pass of a run in order: `pretrain_epochs` of reconstruction, then `epochs` turns of the cycle.
+
+    centers_every: centres are found in the first turn and then in every so many; other turns leave centers passes out
+    """
     for epoch in range(pretrain_epochs):
         yield Pass(epoch, "pretraining", epoch, ())
     turn = parse_cycle(cycle)
+    number = pretrain_epochs
     for epoch in range(epochs):
-        for place, tasks in enumerate(turn):
-            yield Pass(pretrain_epochs + epoch * len(turn) + place, "cycle", epoch, tasks)
+        for tasks in turn:
+            if tasks == ("centers",) and epoch % centers_every:
+                continue
+            yield Pass(number, "cycle", epoch, tasks)
+            number += 1

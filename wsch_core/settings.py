@@ -15,12 +15,15 @@ from typing import Any
 from .schedule import PUBLISHED_CYCLE, parse_cycle
 
 CHOICES = {
+    "encoder_blocks": ("ssd+attention", "ssd", "attention"),
+    "decoder_positions": ("none", "sinusoidal"),
     "cluster_targets": ("own", "swapped"),
     "learning_rate_schedule": ("constant", "cosine"),
     "precision": ("auto", "float32", "bfloat16"),
 }
 POSITIVE_INTEGERS = (
-    "bits", "centers", "batch_size", "encoder_width", "decoder_width", "attention_heads", "ssd_head_width", "state_size",
+    "bits", "centers", "centers_every", "batch_size", "encoder_width", "decoder_width", "attention_heads",
+    "ssd_head_width", "state_size",
 )  # fmt: skip
 COUNTS = ("seed", "pretrain_epochs", "epochs")
 POSITIVE_NUMBERS = ("cluster_temperature", "contrast_temperature", "learning_rate")
@@ -47,6 +50,7 @@ class Settings:
     weight_cluster: float = 0.02
     weight_contrast: float = 1.0
     centers: int = 800  # K, cluster centres
+    centers_every: int = 1  # turns of the cycle from one centers pass to the next
     cluster_targets: str = "own"  # "own": each view's nearest centre; "swapped": the other view's
     cluster_temperature: float = 0.2
     contrast_temperature: float = 0.5
@@ -61,6 +65,8 @@ class Settings:
     attention_heads: int = 4
     ssd_head_width: int = 128
     state_size: int = 64
+    encoder_blocks: str = "ssd+attention"  # or one of them alone
+    decoder_positions: str = "none"  # "sinusoidal": each hidden frame is reconstructed on its own
 
     device: str = "auto"  # "auto": the GPU if there is one; else "cpu", "cuda", "cuda:1"
     precision: str = "auto"  # "auto": bfloat16 where the device computes it faster

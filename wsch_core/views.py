@@ -29,3 +29,9 @@ def draw_views(videos: int, frames: int, hidden: int, generator: torch.Generator
     permutations = torch.rand(videos, frames, generator=generator, device=generator.device).argsort(dim=1)
     visible = frames - hidden
     return torch.stack([permutations[:, :visible], permutations[:, hidden:]]).sort(dim=-1).values
+
+
+def hidden_frames(views: Tensor, frames: int) -> Tensor:
+    """The frames that views do not show: (..., visible) frame numbers -> (..., frames - visible), ascending."""
+    shows = torch.zeros(*views.shape[:-1], frames, dtype=torch.int8, device=views.device).scatter_(-1, views, 1)
+    return shows.argsort(dim=-1, stable=True)[..., : frames - views.shape[-1]]

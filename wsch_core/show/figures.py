@@ -122,7 +122,7 @@ def loss_curves(history: Sequence[Mapping], title: str = "") -> Picture:
     The tasks take turns, so one line through all passes would zig-zag between what each task does to the loss.
     history: one dict per pass, as in history.jsonl
     """
-    panels = {loss: lines for loss in LOSSES if (lines := _lines_by_task(history, loss))}
+    panels = {loss: lines for loss in LOSSES if (lines := lines_by_task(history, loss))}
     if not panels:
         return empty("No training pass with a loss yet.", title)
     found = {task for lines in panels.values() for task in lines}
@@ -155,7 +155,7 @@ def loss_curves(history: Sequence[Mapping], title: str = "") -> Picture:
     return figure
 
 
-def _lines_by_task(history: Sequence[Mapping], loss: str) -> dict[str, np.ndarray]:
+def lines_by_task(history: Sequence[Mapping], loss: str) -> dict[str, np.ndarray]:
     """task -> (passes, 2): number of the pass, value; a value that is no finite number becomes a gap"""
     lines = {}
     for line in history:

@@ -128,10 +128,10 @@ class Setup:
 def run_codes(run: Run, setup: Setup, device: str = "auto") -> Tensor:
     """The run's codes of the mapped videos, (n, bits) int8 of ±1, found by id; what was never encoded is encoded now."""
     if (run.folder / "codes.h5").exists():
-        stored, stored_ids = run.load_codes().get(setup.split.name, (None, []))
-        places = positions_by_id(setup.ids, stored_ids)
-        if stored is not None and (places >= 0).all():
-            return stored[places]
+        for stored, stored_ids in run.load_codes().values():  # the database's may be those of the train split
+            places = positions_by_id(setup.ids, stored_ids)
+            if (places >= 0).all():
+                return stored[places]
     print(f"{run.name}: encoding {len(setup.videos):,} videos of the {setup.split.name} split")
     model, device = run.model(), resolve_device(device)
     if not setup.everything:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
 from ..data import Dataset
+from ..data.holding import gigabytes
+from ..run import write_whole
 from ..settings import Settings
 
 MEANINGS = {
@@ -24,6 +27,7 @@ MEANINGS = {
     "weight_cluster": "",
     "weight_contrast": "",
     "centers": "number of cluster centres",
+    "centers_every": "turns from one search for centres to the next",
     "cluster_targets": "nearest centre of the own view, or swapped",
     "cluster_temperature": "",
     "contrast_temperature": "",
@@ -36,6 +40,8 @@ MEANINGS = {
     "attention_heads": "",
     "ssd_head_width": "of the state-space mixer",
     "state_size": "of the state-space mixer",
+    "encoder_blocks": "or one of the two alone",
+    "decoder_positions": "sinusoidal: each hidden frame on its own",
     "device": "auto: the GPU if there is one",
     "precision": "auto: bfloat16 where it is faster",
 }
@@ -55,7 +61,8 @@ def data_table(dataset: Dataset) -> Styler:
                 "feature size": f"{dataset.feature_size:,}",
                 "classes seen": "no labels" if labels is None else f"{int((labels.sum(axis=0) > 0).sum()):,}",
                 "labels per video": "" if labels is None else f"{labels.sum() / len(split):.2f}",
-                "MB": f"{split.features.nbytes / 1e6:,.1f}",
+                "without label": "" if labels is None else f"{int((labels.sum(axis=1) == 0).sum()):,}",
+                "size": gigabytes(split.nbytes),
             }
         )
     return plain(pd.DataFrame(rows), left=["split"])
@@ -103,7 +110,50 @@ def plain(frame: pd.DataFrame, left: Sequence[str] = ()) -> Styler:
         frame.style.hide(axis="index")
         .format(escape="html")
         .set_properties(subset=right, **{"text-align": "right"})
-        .set_properties(subset=list(left), **{"text-align": "left"})
+        .set_properties(subset=[column for column in frame.columns if column in left], **{"text-align": "left"})
         .set_table_styles(heads)
         .set_table_styles([{"selector": "caption", "props": "caption-side: bottom; text-align: left"}], overwrite=False)
     )
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "…": r"\dots{}",
+}  # fmt: skip
+
+
+def write_tables(folder: Path, name: str, frame: pd.DataFrame) -> list[Path]:
+    """Write <name>.csv, with all digits, and <name>.tex, a plain tabular with three decimals, to a folder.
+
+    Returns both paths. The index is left out; in LaTeX, texts are escaped and a missing number is a dash.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {".csv": frame.to_csv(index=False), ".tex": latex(frame)}
+    for ending, text in texts.items():
+        write_whole(folder / f"{name}{ending}", lambda path, text=text: path.write_text(text, encoding="utf-8"))
+    return [folder / f"{name}{ending}" for ending in texts]
+
+
+def latex(frame: pd.DataFrame) -> str:
+    """A tabular: texts to the left, numbers to the right, rules above, below the head and at the end."""
+    columns = "".join("r" if pd.api.types.is_numeric_dtype(kind) else "l" for kind in frame.dtypes)
+    rows = [[_latex_cell(value) for value in row] for row in frame.itertuples(index=False)]
+    lines = [" & ".join(cells) + r" \\" for cells in ([_latex_cell(str(column)) for column in frame.columns], *rows)]
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\hline",
+            lines[0],
+            r"\hline",
+            *lines[1:],
+            r"\hline",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _latex_cell(value: object) -> str:
+    if isinstance(value, float | np.floating):
+        return f"${value:.3f}$" if np.isfinite(value) else "--"
+    return "".join(LATEX.get(letter, letter) for letter in " ".join(str(value).split()))
