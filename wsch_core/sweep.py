@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dask
 import psutil
 from dask.distributed import Client, Future, LocalCluster
 from dask.system import CPU_COUNT
@@ -229,6 +230,8 @@ def execute(
         if _sweeps["stopped"] == sweep:
             return "stopped"
         _sweeps["running"] = sweep
+        for name in dask.config.get("distributed.nanny.pre-spawn-environ"):
+            os.environ.pop(name, None)  # made for Dask's own work: its MALLOC_TRIM_THRESHOLD_ makes training 3 times slower
         os.environ.update(environment)
         parameters["resume"] = (Path(run) / "settings.json").exists()
         try:
