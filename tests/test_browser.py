@@ -79,7 +79,11 @@ def test_the_map_answers(run, tmp_path):
         page.on("pageerror", lambda error: errors.append(str(error)))
         run_all(page)
         view = page.locator(".map-view")
-        canvas = view.locator(".sheet canvas")
+        canvas, other = view.locator(".sheet canvas").all()
+        assert view.locator("select").nth(1).locator("option").all_inner_texts()[1:] == ["mean features", "ITQ, 8 bits"]
+        pixels = "canvas => Array.from(canvas.getContext('2d').getImageData(0, 0, 410, 410).data)"
+        page.wait_for_timeout(200)
+        assert len(set(canvas.evaluate(pixels))) > 10  # points in colours
         canvas.scroll_into_view_if_needed()
         box = canvas.bounding_box()
 
@@ -100,11 +104,22 @@ def test_the_map_answers(run, tmp_path):
         page.wait_for_function(
             "() => document.querySelector('.map-said').textContent.includes('14 of 14 videos chosen')"
         )
+        page.keyboard.down("Shift")  # moves, and leaves what is chosen
+        page.mouse.move(*at(0.5, 0.5))
+        page.mouse.down()
+        page.mouse.move(*at(0.6, 0.5), steps=3)
+        page.mouse.up()
+        page.keyboard.up("Shift")
+        assert "5 of 5" in view.locator(".group").first.inner_text()
+        before = other.evaluate(pixels)
+        view.locator("select").nth(1).select_option("ITQ, 8 bits")
+        page.wait_for_timeout(200)
+        assert other.evaluate(pixels) != before
         view.locator(".group").first.click()
         assert view.locator(".group").first.get_attribute("aria-pressed") == "false"
         view.locator(".map-export").click()
-        page.wait_for_function("() => document.querySelector('.map-said').textContent.includes('maps/chosen.csv')")
-        rows = list(csv.DictReader((run.folder / "maps" / "chosen.csv").read_text().splitlines()))
+        page.wait_for_function("() => document.querySelector('.map-said').textContent.includes('maps/chosen-1.csv')")
+        rows = list(csv.DictReader((run.folder / "maps" / "chosen-1.csv").read_text().splitlines()))
         assert sorted(row["id"] for row in rows) == sorted(f"database/{number}" for number in range(14))
         view.locator(".map-open").click()
         view.locator(".card").first.wait_for()

@@ -16,7 +16,7 @@ from wsch_core import Settings, evaluate_run, fit, load_dataset
 from wsch_core.search import hamming_distances
 from wsch_core.show import maps
 from wsch_core.show.groups import by_class, by_duplicates, groups_by
-from wsch_core.show.layout import exact_neighbours
+from wsch_core.show.layout import exact_neighbours, lay_out
 from wsch_core.show.map_figures import map_figure, nearness, nearness_table
 from wsch_core.show.map_view import MapView, gallery_of
 from wsch_core.show.nearness import label_share, nearest_on_map, trustworthiness
@@ -169,11 +169,13 @@ class TestView:
         groups = groups_by("class", setup, run.load_codes()["database"][0], pair[0])
         return MapView(pair, groups, setup, run.folder, gallery_of(run, tiny, "database"))
 
-    def test_points_lie_in_the_unit_square(self, view):
-        points = np.frombuffer(view.points.points, np.float32).reshape(-1, 2)
-        assert points.shape == (VIDEOS["database"], 2)
-        assert points.min() >= 0
-        assert points.max() <= 1
+    def test_every_map_fills_its_square_and_keeps_its_shape(self, view):
+        points = np.frombuffer(view.points.points, np.uint16).reshape(2, VIDEOS["database"], 2) / 65_535
+        for sent, shown in zip(points, view.maps, strict=True):
+            extent = np.ptp(shown.coordinates, axis=0)
+            assert np.ptp(sent, axis=0).max() == pytest.approx(0.94, abs=1e-4)
+            assert np.allclose(np.ptp(sent, axis=0) / 0.94, extent / extent.max(), atol=1e-4)
+        assert view.points.titles == ["WSCH, 8 bits", "mean features"]
 
     def test_pointing_shows_the_video(self, view, tiny):
         view._on_message(None, {"hover": 3}, None)
@@ -183,20 +185,25 @@ class TestView:
         assert view.points.detail["id"] == "database/3"
 
     def test_chosen_ids_are_exported_and_opened(self, view):
-        assert len(view.export().read_text().splitlines()) == 1 + VIDEOS["database"]
-        view.open()
-        assert "no videos are chosen" in view.said.value
+        for act in (view.export, view.open):
+            view._try(act)
+            assert "no videos are chosen" in view.said.value
         view._on_message(None, {"select": [2, 5, 99]}, None)
-        rows = list(csv.DictReader(view.export().read_text().splitlines()))
+        first, second = view.export(), view.export()
+        assert (first.name, second.name) == ("chosen-1.csv", "chosen-2.csv")  # none is overwritten
+        rows = list(csv.DictReader(second.read_text().splitlines()))
         assert [(row["id"], row["labels"]) for row in rows] == [("database/2", "cat"), ("database/5", "cat")]
         view.open()
         assert len(view.below.children) == 1
         assert "2 videos are the queries" in view.said.value
 
-    def test_another_map_moves_the_points(self, view):
-        before = view.points.points
-        view.which.index = 1
-        assert view.points.points != before
+    def test_a_folder_that_cannot_be_written_is_said(self, view):
+        (view.folder / "maps").rename(view.folder / "away")
+        (view.folder / "maps").write_text("in the way")
+        view._on_message(None, {"select": [2]}, None)
+        view._try(view.export)
+        assert "maps" in view.said.value
+        assert "✗" in view.said.value
 
     def test_where_the_training_set_is_the_database(self, tiny_folder, run, laid_out):
         replace_definition(tiny_folder, 'features = "database.h5"\nlabels = "database.mat"', 'same_as = "train"')
@@ -213,6 +220,41 @@ class TestView:
 
     def test_train_videos_open_in_no_gallery(self, tiny, run):
         assert gallery_of(run, tiny, "train") is None
+
+
+@pytest.mark.slow
+class TestLayout:
+    """By UMAP itself."""
+
+    @pytest.fixture
+    def pooled(self):
+        """Features of four classes, far apart."""
+        random = np.random.default_rng(0)
+        return torch.from_numpy((np.eye(8)[np.arange(240) % 4] * 9 + random.normal(size=(240, 8))).astype(np.float32))
+
+    def lay_out(self, codes, pooled):
+        return lay_out(codes, *exact_neighbours(codes, 10, 0), pooled, 0.1, 0)
+
+    def test_is_the_same_for_the_same_seed(self, pooled):
+        codes = torch.where(pooled > 4, 1, -1).to(torch.int8)  # four different codes, 60 videos each
+        first = self.lay_out(codes, pooled)
+        assert np.isfinite(first).all()
+        assert np.array_equal(first, self.lay_out(codes, pooled))
+
+    def test_shows_nothing_that_the_codes_do_not_hold(self, pooled):
+        """The start is the features' own; random codes end with neighbours on the map that are no better than chance."""
+        random = torch.randint(0, 2, (240, 64), generator=torch.Generator().manual_seed(0), dtype=torch.int8) * 2 - 1
+        labels = scipy.sparse.csr_array(np.eye(4)[np.arange(240) % 4])
+        of_features, of_noise = (self.lay_out(values, pooled) for values in (pooled, random))
+        assert label_share(labels, nearest_on_map(of_features, 10)).mean() > 0.95
+        assert label_share(labels, nearest_on_map(of_noise, 10)).mean() < 0.32
+
+    @pytest.mark.parametrize("videos", [3, 5])
+    def test_of_constant_codes_and_few_videos_is_finite(self, videos):
+        codes = torch.ones(videos, 8, dtype=torch.int8)
+        coordinates = lay_out(codes, *exact_neighbours(codes, videos - 1, 0), torch.ones(videos, 4), 0.1, 0)
+        assert coordinates.shape == (videos, 2)
+        assert np.isfinite(coordinates).all()
 
 
 @pytest.mark.slow

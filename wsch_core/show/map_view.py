@@ -24,21 +24,22 @@ HERE = Path(__file__).parent
 
 
 class Points(anywidget.AnyWidget):
-    """Draws a map; sends {"hover": point} or {"select": points}, and shows what `detail` then tells."""
+    """Draws maps; sends {"hover": point} or {"select": points}, and shows what `detail` then tells."""
 
     _esm = HERE / "map.js"
     _css = (HERE / "gallery.css").read_text(encoding="utf-8") + (HERE / "map.css").read_text(encoding="utf-8")
-    points = traitlets.Bytes().tag(sync=True)  # (n, 2) float32 in [0, 1]
+    points = traitlets.Bytes().tag(sync=True)  # (maps, n, 2) uint16: from one edge of the map to the other
+    titles = traitlets.List().tag(sync=True)  # of the maps
     groups = traitlets.Bytes().tag(sync=True)  # (n,) uint8
     names = traitlets.List().tag(sync=True)
-    title = traitlets.Unicode().tag(sync=True)
+    title = traitlets.Unicode().tag(sync=True)  # of the groups
     detail = traitlets.Dict().tag(sync=True)
 
 
 class MapView:
-    """One of several maps of the same videos, to point at and to choose from; `widget` is what a notebook shows.
+    """Maps of the same videos, two at a time, to point at and to choose from; `widget` is what a notebook shows.
 
-    folder: where chosen ids go, as maps/chosen.csv
+    folder: where chosen ids go, as maps/chosen-1.csv and so on
     gallery: makes the gallery in which chosen videos open; None where the mapped split has none (train)
     """
 
@@ -60,28 +61,33 @@ class MapView:
             )
         ]
         shades = groups.of.astype(np.uint8).tobytes()
-        self.points = Points(groups=shades, names=names, title=groups.title, points=_unit_square(self.maps[0]))
+        points = b"".join(_unit_square(shown).tobytes() for shown in self.maps)
+        titles = [shown.title for shown in self.maps]
+        self.points = Points(groups=shades, names=names, title=groups.title, points=points, titles=titles)
         self.points.on_msg(self._on_message)
         self.said = widgets.HTML().add_class("map-said")
         self.below = widgets.VBox()
-        self.widget = widgets.VBox([*self._controls(), self.points, self.said, self.below]).add_class("map-view")
-        self._say("drag a loop around videos to choose them; turn the wheel to come nearer, shift and drag to move")
+        self.widget = widgets.VBox([self._controls(), self.points, self.said, self.below]).add_class("map-view")
+        self._say("no videos are chosen yet")
 
-    def _controls(self) -> list[widgets.Widget]:
-        titles = [shown.title for shown in self.maps]
-        self.which = widgets.Dropdown(options=titles, description="map of", layout={"width": "320px"})
-        self.which.observe(lambda _: self._show(self.which.index), "value")
-        export = widgets.Button(description="export", tooltip="write the chosen ids as CSV").add_class("map-export")
-        export.on_click(lambda _: self.export())
+    def _controls(self) -> widgets.Widget:
+        export = widgets.Button(description="export ids", tooltip="write the chosen videos as CSV").add_class(
+            "map-export"
+        )
+        export.on_click(lambda _: self._try(self.export))
         buttons = [export]
         if self.gallery is not None:
             opened = widgets.Button(description="open in the gallery", layout={"width": "auto"}).add_class("map-open")
-            opened.on_click(lambda _: self.open())
+            opened.on_click(lambda _: self._try(self.open))
             buttons.append(opened)
-        return [widgets.HBox([self.which.add_class("map-which"), *buttons])]
+        return widgets.HBox(buttons)
 
-    def _show(self, place: int) -> None:
-        self.points.points = _unit_square(self.maps[place])
+    def _try(self, act: Callable) -> None:
+        """Do what a button asks for, or say why not."""
+        try:
+            act()
+        except (ValueError, OSError) as error:
+            self._say(f"✗ {error}")
 
     def _say(self, text: str) -> None:
         self.said.value = f"<span style='color: var(--jp-ui-font-color2, #666)'>{escape(text)}</span>"
@@ -98,48 +104,48 @@ class MapView:
             self._say(f"{len(self.chosen):,} of {videos:,} videos chosen")
 
     def export(self) -> Path:
-        """Write id, labels, group and place of the chosen videos, or of all if none is chosen; returns the file."""
-        path = self.folder / "maps" / "chosen.csv"
-        coordinates = self.maps[self.which.index].coordinates
+        """Write id, labels and group of the chosen videos; returns the file, a new one every time.
+
+        Raises ValueError if none are chosen, OSError if the run folder cannot be written.
+        """
+        self._some()
+        folder = self.folder / "maps"
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = [int(path.stem[7:]) for path in folder.glob("chosen-*.csv") if path.stem[7:].isdecimal()]
+        path = folder / f"chosen-{max(numbers, default=0) + 1}.csv"
 
         def write(draft: Path) -> None:
             with open(draft, "w", newline="", encoding="utf-8") as file:
                 rows = csv.writer(file)
-                rows.writerow(["id", "labels", "group", "x", "y"])
-                for point in points:
-                    row = int(self.setup.videos[point])
-                    group = self.groups.names[self.groups.of[point]]
-                    where = [f"{value:.4f}" for value in coordinates[point]]
-                    rows.writerow([self.setup.ids[point], self.setup.split.label_names(row), group, *where])
+                rows.writerow(["id", "labels", "group"])
+                for point in self.chosen:
+                    labels = self.setup.split.label_names(int(self.setup.videos[point]))
+                    rows.writerow([self.setup.ids[point], labels, self.groups.names[self.groups.of[point]]])
 
-        points = self.chosen or range(len(self.setup.ids))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, write)
-        except OSError as error:
-            self._say(f"✗ {error}")
-            raise
-        self._say(f"{len(points):,} videos in {self.folder.name}/maps/{path.name}")
+        write_whole(path, write)
+        self._say(f"{len(self.chosen):,} videos in {self.folder.name}/maps/{path.name}")
         return path
 
     def open(self) -> None:
-        """Show a gallery beneath whose queries are the chosen videos."""
-        if not self.chosen:
-            self._say("✗ no videos are chosen: drag a loop around some first")
-            return
+        """Show a gallery beneath whose queries are the chosen videos; ValueError if none are chosen."""
+        self._some()
         gallery = self.gallery()
         split = next(name for name, split in gallery.splits.items() if split is self.setup.split)
         gallery.list([Place(split, int(self.setup.videos[point])) for point in self.chosen])
         self.below.children = (GalleryView(gallery, self.folder).widget,)
         self._say(f"{len(self.chosen):,} videos are the queries of the gallery below")
 
+    def _some(self) -> None:
+        if not self.chosen:
+            raise ValueError("no videos are chosen: drag a loop around some first.")
 
-def _unit_square(shown: Map) -> bytes:
-    """The map's points in [0, 1], its longer side filling the square, with a margin."""
+
+def _unit_square(shown: Map) -> np.ndarray:
+    """The map's points, (n, 2) uint16, its longer side filling the square from 0 to 65,535, with a margin."""
     low, high = shown.coordinates.min(axis=0), shown.coordinates.max(axis=0)
     side = max(float((high - low).max()), 1e-9)
     inside = (shown.coordinates - (low + high) / 2) / side * 0.94 + 0.5
-    return np.ascontiguousarray(inside, dtype=np.float32).tobytes()
+    return np.round(inside * 65_535).astype(np.uint16)
 
 
 def gallery_of(run: Run, dataset: Dataset, split: str) -> Callable[[], Gallery] | None:
