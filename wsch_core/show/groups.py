@@ -37,6 +37,7 @@ class Groups:
     marks: list[tuple[str, str]]  # colour and matplotlib marker of each group
     of: np.ndarray  # (n,) int64: which group each point is in
     grey: int | None = None  # the group of all that is not shown in colour
+    named: bool = False  # whether names are written on the map as well
 
     @property
     def counts(self) -> np.ndarray:
@@ -77,7 +78,7 @@ def by_class(labels: scipy.sparse.csr_array, classes: Sequence[str]) -> Groups:
     title = "class" if (frequent > 0).sum() == len(shown) else f"the {len(shown)} most frequent classes"
     if (of == len(shown)).any():
         names, marks = [*names, "other or no class"], [*marks, (GREY, ".")]
-    return Groups(title, names, marks, of, len(shown) if len(names) > len(shown) else None)
+    return Groups(title, names, marks, of, len(shown) if len(names) > len(shown) else None, named=True)
 
 
 def by_agreement(labels: scipy.sparse.csr_array, neighbours: np.ndarray) -> Groups:

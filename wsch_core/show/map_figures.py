@@ -20,16 +20,7 @@ from .style import FAINT, INK, SMALL, SOFT, WIDTH, Picture, heading, label, pict
 from .tables import plain
 
 SLICES = 6  # groups are drawn in turns, so that none covers the others
-LARGER = {
-    "*": 2.0,
-    "X": 1.3,
-    "P": 1.3,
-    "<": 1.2,
-    ">": 1.2,
-    "^": 1.2,
-    "v": 1.2,
-    ".": 1.6,
-}  # to look as large as a circle
+LARGER = {"*": 2.0, "X": 1.3, "P": 1.3, "<": 1.2, ">": 1.2, "^": 1.2, "v": 1.2, ".": 1.6}  # looks as large as a circle
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,8 @@ class Nearness:
         text = f"trustworthiness {self.trustworthiness:.3f}"
         if self.in_truth is None:
             return text
-        return f"{text} · common label: {self.in_truth:.0%} before, {self.on_map:.0%} on the map"
+        shares = f"{self.in_truth:.0%} of the {self.k} nearest, {self.on_map:.0%} on the map"
+        return f"{text}\nwith a common label: {shares}, {self.by_chance:.0%} by chance"
 
 
 def nearness(maps: Sequence[Map], labels: scipy.sparse.csr_array | None, seed: int = 0) -> list[Nearness]:
@@ -98,25 +90,24 @@ def map_figure(maps: Sequence[Map], groups: Groups, numbers: Sequence[Nearness],
     rows = -(-len(maps) // columns)
     side = WIDTH / max(columns, 2)
     with style():
-        figure = picture(WIDTH, rows * (side + 0.35) + 0.5 + 0.22 * -(-len(groups.names) // 4), layout="constrained")
+        figure = picture(WIDTH, rows * (side + 0.35) + 0.5 + 0.22 * -(-len(groups.names) // 5), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, shown, found in zip(grid, maps, numbers, strict=False):
             _points(axes, shown.coordinates, groups, side)
             axes.set_title(label(shown.title, side - 0.3, weight="bold"))
-            axes.set_xlabel(_two_lines(found.line(), side), fontsize=SMALL, color=SOFT, loc="left")
+            text = found.line() if side > 4 else found.line().replace("nearest, ", "nearest,\n")
+            axes.set_xlabel(text, fontsize=SMALL, color=SOFT, loc="left")
         for axes in grid[len(maps) :]:
             axes.remove()
-        figure.legend(handles=_handles(groups), title=groups.title, loc="outside lower left", ncols=4, alignment="left")
+        explained = f"{groups.title}, number of videos in brackets"
+        options = {"loc": "outside lower left", "ncols": 5, "alignment": "left"}
+        figure.legend(handles=_handles(groups), title=explained, **options)
         heading(figure, title)
     return figure
 
 
-def _two_lines(text: str, side: float) -> str:
-    return text if side > 4 else text.replace(" · ", "\n")
-
-
 def _points(axes: Axes, coordinates: np.ndarray, groups: Groups, side: float) -> None:
-    size = float(np.clip(5_000 / len(coordinates), 0.7, 14)) * side / 4.8
+    size = float(np.clip(12_000 / len(coordinates), 0.8, 18)) * side / 4.8
     lots = np.random.default_rng(0).permutation(len(coordinates))
     coloured = groups.of != (-1 if groups.grey is None else groups.grey)
     turns = [lots[~coloured[lots]], *np.array_split(lots[coloured[lots]], SLICES)]
@@ -129,7 +120,7 @@ def _points(axes: Axes, coordinates: np.ndarray, groups: Groups, side: float) ->
     axes.margins(0.03)
     axes.set_aspect("equal", adjustable="datalim")  # all panels as large as each other
     axes.spines[:].set(visible=True, color=FAINT)
-    if groups.title.startswith(("class", "the ")):
+    if groups.named:
         _names_where_densest(axes, coordinates, groups, side)
 
 
@@ -148,11 +139,11 @@ def _names_where_densest(axes: Axes, coordinates: np.ndarray, groups: Groups, si
 
 
 def _handles(groups: Groups) -> list[Line2D]:
-    inches = WIDTH / 4 - 0.6
+    inches = WIDTH / 5 - 0.4
     return [
         Line2D(
             [], [], color=colour, marker=marker, ls="", markersize=6,
-            label=label(name, inches - 0.7, 8.5) + f"  {count:,}",
+            label=label(name, inches - 0.7, 8.5) + f"  ({count:,})",
         )
         for name, (colour, marker), count in zip(groups.names, groups.marks, groups.counts, strict=True)
     ]  # fmt: skip

@@ -142,9 +142,12 @@ def run_codes(run: Run, setup: Setup, device: str = "auto") -> Tensor:
     return codes
 
 
-def code_map(run: Run, setup: Setup) -> Map:
-    """The map of a run's codes, by Hamming distance; kept in its folder."""
-    codes = run_codes(run, setup)
+def code_map(run: Run, setup: Setup, codes: Tensor | None = None) -> Map:
+    """The map of a run's codes, by Hamming distance; kept in its folder.
+
+    codes: what `run_codes` gives, where it has been asked already
+    """
+    codes = run_codes(run, setup) if codes is None else codes
     title = f"{OURS}, {codes.shape[1]} bits"
     return _kept(run.folder, "codes", title, setup, _hash(pack(codes).numpy()), lambda: codes)
 
