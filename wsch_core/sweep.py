@@ -231,7 +231,9 @@ def execute(
             return "stopped"
         _sweeps["running"] = sweep
         for name in dask.config.get("distributed.nanny.pre-spawn-environ"):
-            os.environ.pop(name, None)  # made for Dask's own work: its MALLOC_TRIM_THRESHOLD_ makes training 3 times slower
+            os.environ.pop(
+                name, None
+            )  # made for Dask's own work: its MALLOC_TRIM_THRESHOLD_ makes training 3 times slower
         os.environ.update(environment)
         parameters["resume"] = (Path(run) / "settings.json").exists()
         try:
