@@ -25,11 +25,11 @@ def as_options(parameters):
     return [word for name, value in parameters.items() for word in ("-p", name, str(value))]
 
 
-def run_papermill(folder, notebook, out, parameters):
+def run_papermill(folder, notebook, out, parameters, options=()):
     """Papermill in a process of its own, started in `folder`, where `notebook` and `out` are looked for."""
     command = [sys.executable, "-W", "ignore", "-m", "papermill", "--log-output", "--no-progress-bar"]
     environment = os.environ | {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     return subprocess.run(
-        [*command, str(notebook), str(out), *as_options(parameters)],
+        [*command, str(notebook), str(out), *as_options(parameters), *options],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip

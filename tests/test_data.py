@@ -106,10 +106,11 @@ FEATURE_FAULTS = {
         lambda path: h5py.File(path, "r+").move("feats", "features"), ValueError,
         r"train\.h5 has no dataset 'feats'; it holds features: name the right one as features_key",
     ),
-    "wrong rank": (lambda path: rewrite(path, "feats", lambda a: a[0]), ValueError, r"shape \(10, 12\), but the definition says \(videos, 10, 12\)"),
-    "wrong size": (lambda path: rewrite(path, "feats", lambda a: a[..., :11]), ValueError, r"shape \(21, 10, 11\)"),
+    "wrong rank": (lambda path: rewrite(path, "feats", lambda a: a[0]), ValueError, r"shape \(10, 12\), but features are \(videos, frames, feature size\)"),
+    "wrong size": (lambda path: rewrite(path, "feats", lambda a: a[..., :11]), ValueError, r"shape \(21, 10, 11\), but the definition says \(videos, 10, 12\)"),
     "wrong type": (lambda path: rewrite(path, "feats", lambda a: a.astype(int)), ValueError, r"holds int64"),
     "no videos": (lambda path: rewrite(path, "feats", lambda a: a[:0]), ValueError, r"holds no videos"),
+    "only zeros": (lambda path: rewrite(path, "feats", np.zeros_like), ValueError, r"train\.h5: all features of all 21 videos are 0"),
     "NaN": (lambda path: rewrite(path, "feats", spoil), ValueError, r"2 of 21 videos hold NaN or infinite features \(rows 3, 20, counted from 0\)"),
 }  # fmt: skip
 
@@ -128,12 +129,59 @@ def test_a_faulty_feature_file_gets_one_clear_sentence(tiny_folder, fault):
     assert "\n" not in str(caught.value)
 
 
+def test_of_several_files_the_missing_and_the_disagreeing_are_named(tiny_folder):
+    for part in "abc":
+        write_split(tiny_folder, part, 4, seed=9)
+    replace_definition(
+        tiny_folder, 'features = ["train.h5"]\nlabels = ["train.mat"]', 'features = ["a.h5", "b.h5", "c.h5"]'
+    )
+    assert len(load_dataset("tiny").train) == 12
+    rewrite(tiny_folder / "c.h5", "feats", lambda a: a[:, :, :5])
+    with pytest.raises(ValueError, match=r"a\.h5 and c\.h5 in .*tiny hold videos of .* \(10, 12\) and \(10, 5\)"):
+        load_dataset("tiny").train.features  # noqa: B018
+    (tiny_folder / "b.h5").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds 2 of 3 feature files; missing: b\.h5: put them there"):
+        load_dataset("tiny").train.features  # noqa: B018
+
+
+class TestSurplusColumns:
+    """Label files of 81 columns beside query labels of 80 are about."""
+
+    @pytest.fixture
+    def wider(self, tiny_folder):
+        labels = np.insert(np.eye(3)[[0, 1, 2, 0, 1]], 1, 0, axis=1)  # column 1 is no class
+        scipy.io.savemat(tiny_folder / "query.mat", {"labels": labels})
+        return tiny_folder
+
+    def test_are_explained(self, wider):
+        with pytest.raises(
+            ValueError,
+            match=r"query\.mat: 'labels' has 4 columns, but the definition says 3 classes \(columns without any label: 1, counted from 0\): name the surplus ones in labels_drop_columns",
+        ):
+            load_dataset("tiny").query.labels  # noqa: B018
+
+    @pytest.mark.parametrize("columns", [1, 2])
+    def test_are_dropped_on_request(self, wider, columns):
+        replace_definition(wider, '["query.mat"]', f'["query.mat"]\nlabels_drop_columns = [{columns}]')
+        left = [column for column in range(4) if column != columns]
+        assert np.array_equal(load_dataset("tiny").query.labels.toarray(), np.eye(4)[[0, 2, 3, 0, 2]][:, left])
+
+    @pytest.mark.parametrize(("columns", "complaint"), [
+        ("[4]", "has 4 columns, of which labels_drop_columns names"), ("[0, 1]", "definition says 3 classes"),
+        ("1", r"labels_drop_columns is 1: it must be a list"), ("[-1]", r"it must be a list of column numbers from 0"),
+    ])  # fmt: skip
+    def test_only_those_that_are_there(self, wider, columns, complaint):
+        replace_definition(wider, '["query.mat"]', f'["query.mat"]\nlabels_drop_columns = {columns}')
+        with pytest.raises(ValueError, match=complaint):
+            load_dataset("tiny").query.labels  # noqa: B018
+
+
 LABEL_FAULTS = {
     "missing": (lambda path: path.unlink(), FileNotFoundError, r"query\.mat is missing"),
     "no MATLAB file": (lambda path: path.write_text("hello" * 100), OSError, r"query\.mat cannot be read as a MATLAB file"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:150]), OSError, r"query\.mat cannot be read as a MATLAB file"),
     "wrong name": (lambda path: scipy.io.savemat(path, {"y": np.eye(5, 3)}), ValueError, r"no variable 'labels'; it holds y"),
-    "too few rows": (lambda path: scipy.io.savemat(path, {"labels": np.eye(4, 3)}), ValueError, r"has 4 rows, but its feature file holds 5 videos"),
+    "too few rows": (lambda path: scipy.io.savemat(path, {"labels": np.eye(4, 3)}), ValueError, r"shape \(4, 3\), but its feature file holds 5 videos"),
     "too many classes": (lambda path: scipy.io.savemat(path, {"labels": np.eye(5, 4)}), ValueError, r"has 4 columns, but the definition says 3 classes"),
     "not multi-hot": (lambda path: scipy.io.savemat(path, {"labels": np.eye(5, 3) * 2}), ValueError, r"values other than 0 and 1"),
     "text": (lambda path: scipy.io.savemat(path, {"labels": np.array([["abc"]])}), ValueError, r"holds <U3, but labels must be numbers"),

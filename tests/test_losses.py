@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from wsch_core.data.features import Features
+from wsch_core.data.loader import visible_batches
 from wsch_core.device import autocast
 from wsch_core.losses import cluster_loss, contrast_loss, reconstruction_loss
 from wsch_core.model import WSCH, video_codes
@@ -28,12 +29,17 @@ def make_case(batch=6, frames=10, hidden=6, seed=0, **kind):
     return state, videos, views
 
 
+def batch_of(videos, views, wanted="sums"):
+    """All videos as one batch."""
+    return next(visible_batches(Features(videos), torch.arange(6), views, 6, torch.device("cpu"), wanted))
+
+
 @pytest.mark.parametrize("hidden", [1, 3, 6, 9])
 def test_shortcuts_equal_the_literal_method(hidden):
     """Reading only visible frames, one mask query, both views in one batch: the same losses and gradients."""
     state, videos, views = make_case(hidden=hidden)
     settings = Settings()
-    fast, _ = batch_losses(state, Features(videos), torch.arange(6), views, hidden, WEIGHTS, settings, PLAIN)
+    fast, _ = batch_losses(state, batch_of(videos, views), hidden, WEIGHTS, settings, PLAIN)
     slow = literal.training_losses(state.model, videos, views, state.centers, settings)
     gradients = []
     for losses in (fast, slow):
@@ -50,7 +56,7 @@ def test_shortcuts_equal_the_literal_method(hidden):
 def test_decoding_with_positions_equals_the_literal_method(hidden):
     state, videos, views = make_case(hidden=hidden, decoder_positions="sinusoidal")
     settings = Settings(decoder_positions="sinusoidal")
-    fast, _ = batch_losses(state, Features(videos), torch.arange(6), views, hidden, WEIGHTS, settings, PLAIN)
+    fast, _ = batch_losses(state, batch_of(videos, views, "hidden"), hidden, WEIGHTS, settings, PLAIN)
     slow = literal.training_losses(state.model, videos, views, state.centers, settings)
     gradients = []
     for losses in (fast, slow):
@@ -132,7 +138,7 @@ def test_one_video_alone_has_no_contrast():
 def test_gradient_reaches_every_parameter(tasks):
     state, videos, views = make_case()
     weights = {task: WEIGHTS[task] for task in ("reconstruction", *tasks)}
-    losses, _ = batch_losses(state, Features(videos), torch.arange(6), views, 6, weights, Settings(), PLAIN)
+    losses, _ = batch_losses(state, batch_of(videos, views), 6, weights, Settings(), PLAIN)
     sum(weight * losses[task] for task, weight in weights.items()).backward()
     for name, parameter in state.model.named_parameters():
         assert parameter.grad is not None, name
@@ -142,7 +148,7 @@ def test_gradient_reaches_every_parameter(tasks):
 def test_without_reconstruction_the_decoder_is_left_alone():
     state, videos, views = make_case()
     weights = {"contrast": 1.0}
-    losses, _ = batch_losses(state, Features(videos), torch.arange(6), views, 6, weights, Settings(), PLAIN)
+    losses, _ = batch_losses(state, batch_of(videos, views), 6, weights, Settings(), PLAIN)
     losses["contrast"].backward()
     assert losses.keys() == {"contrast"}
     for name, parameter in state.model.named_parameters():

@@ -3,6 +3,7 @@
 import json
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 
@@ -27,7 +28,7 @@ class TestSources:
         assert sum(line.startswith("# ") for line in titles) == 1
         for cell in code_cells(notebook):
             assert len(cell.source.splitlines()) <= 15
-            assert not any(word in cell.source for word in ("!pip", "sys.path", "class ", str(ROOT)))
+            assert not any(word in cell.source for word in ("!pip", "sys.path", "\nclass ", str(ROOT)))
 
     def test_papermill_reads_every_parameter_and_its_help(self, path):
         found = papermill.inspect_notebook(str(path))
@@ -90,3 +91,39 @@ def test_train_refuses_at_once(tiny_folder, tmp_path, parameters, complaint):
     assert done.returncode != 0
     assert complaint in done.stderr
     assert not (tmp_path / "outputs" / "small").exists()
+
+
+@pytest.mark.slow
+def test_data_tells_what_is_there(tiny_folder, tmp_path):
+    out = tmp_path / "out.ipynb"
+    done = run_papermill(ROOT / "notebooks", "data.ipynb", out, {"dataset": "tiny"})
+    assert done.returncode == 0, done.stderr
+    found = outputs(nbformat.read(out, as_version=4))
+    assert sum("image/png" in output.get("data", {}) for output in found) == 3
+    assert "Ready: one can train and evaluate" in found[-1].text
+    (tiny_folder / "train.h5").write_text("broken")
+    done = run_papermill(ROOT, "notebooks/data.ipynb", out, {"dataset": "tiny"})
+    assert done.returncode == 0, done.stderr
+    assert "Not ready: 1 problem" in outputs(nbformat.read(out, as_version=4))[-1].text
+
+
+@pytest.mark.slow
+def test_reproduce_trains_what_is_missing_and_writes_tables(tiny_folder, tmp_path):
+    out = tmp_path / "out.ipynb"
+    settings = {name: value for name, value in SMALL.items() if name not in ("dataset", "bits")}
+    chosen = {"dataset": "tiny", "bits": "8", "seeds": "1, 2", "ternary": True}
+    (tmp_path / "settings.yaml").write_text(f"settings: {settings}")
+    options = ["-f", str(tmp_path / "settings.yaml")]
+    done = run_papermill(ROOT / "notebooks", "reproduce.ipynb", out, chosen, options)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "outputs" / "reproduce-tiny"
+    assert {path.name for path in folder.iterdir()} == {"map-8bits.png", "results.csv", "results.tex"}
+    runs = list((tmp_path / "outputs").glob("tiny-8bits-seed*"))
+    stored = [json.loads((run / "metrics.json").read_text())["methods"]["WSCH"]["expected"][1] for run in runs]
+    rows = pd.read_csv(folder / "results.csv")
+    assert rows["mAP@20"][0] == pytest.approx(sum(stored) / 2)
+    weights = {run: (run / "weights.safetensors").stat().st_mtime_ns for run in runs}
+    done = run_papermill(ROOT, "notebooks/reproduce.ipynb", out, chosen | {"ternary": False}, options)
+    assert done.returncode == 0, done.stderr
+    assert {run: (run / "weights.safetensors").stat().st_mtime_ns for run in runs} == weights
+    assert "found" in "".join(map(str, outputs(nbformat.read(out, as_version=4))))

@@ -49,7 +49,19 @@ def test_conda_users_get_the_same():
 
 def test_importing_the_core_stays_light():
     """No plotting, widget or scikit-learn import behind `import wsch_core`."""
-    heavy = ["matplotlib", "seaborn", "pandas", "ipywidgets", "IPython", "sklearn", "umap", "papermill"]
+    heavy = [
+        "matplotlib",
+        "seaborn",
+        "pandas",
+        "ipywidgets",
+        "IPython",
+        "sklearn",
+        "umap",
+        "papermill",
+        "faiss",
+        "plotly",
+        "dask",
+    ]
     code = f"import sys, wsch_core; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

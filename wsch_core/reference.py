@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .data import Dataset
+from .data.disk import DiskFeatures
+from .data.features import Features
+from .evaluation import evaluate_codes
+from .metrics import Evaluation
 from .model import WSCH
 from .run import WEIGHTS, Run, create_run, save_tensors
 from .settings import Settings
@@ -60,6 +65,7 @@ class ReferenceCheckpoint:
     model: WSCH
     centers: Tensor | None  # (K, b)
     epoch: int  # finished epochs of the cycle
+    adam: dict[str, dict[str, Tensor]]  # by our names of the weights: step, exp_avg, exp_avg_sq; empty if it has none
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -98,9 +104,34 @@ def load_checkpoint(path: Path | str) -> ReferenceCheckpoint:
         raise ValueError(f"{path} has no weights under 'berthash'; it holds {found}: it is not a WSCH checkpoint.")
     epoch = stored.get("epoch", 0)
     try:
-        return ReferenceCheckpoint(*load_reference_weights(weights), epoch if isinstance(epoch, int) else 0)
+        model, centers = load_reference_weights(weights)
+        adam = _adam_state(stored.get("optimizer"), weights)
+        return ReferenceCheckpoint(model, centers, epoch if isinstance(epoch, int) else 0, adam)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _adam_state(optimizer: Any, weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The state of Adam by our names; in the file it is numbered in the order of its weights, the centres left out."""
+    state = optimizer.get("state", {}) if isinstance(optimizer, dict) else {}
+    names = [name for name in weights if name != CENTERS]
+    if not isinstance(state, dict) or not all(type(place) is int and 0 <= place < len(names) for place in state):
+        raise ValueError(f"'optimizer' does not number the {len(names)} weights: it is not the state of their Adam.")
+    found = {}
+    for place, values in state.items():
+        theirs = names[place]
+        keys = ("step", "exp_avg", "exp_avg_sq")
+        if not isinstance(values, dict) or not all(key in values for key in keys):
+            raise ValueError(f"the optimizer's state of {theirs} lacks step, exp_avg or exp_avg_sq.")
+        step, *moments = (torch.as_tensor(values[key], dtype=torch.float32) for key in keys)
+        if any(moment.shape != weights[theirs].shape for moment in moments) or step.numel() != 1:
+            raise ValueError(
+                f"the optimizer's state of {theirs} does not have its shape, {tuple(weights[theirs].shape)}."
+            )
+        shape = (-1,) if NAMES[theirs] == "decoder.mask_token" else weights[theirs].shape
+        moments = [moment.reshape(shape) for moment in moments]
+        found[NAMES[theirs]] = dict(zip(keys, (step.reshape(()), *moments), strict=True))
+    return found
 
 
 def import_checkpoint(path: Path | str, dataset: Dataset, name: str) -> Run:
@@ -128,6 +159,38 @@ def import_checkpoint(path: Path | str, dataset: Dataset, name: str) -> Run:
     run = create_run(name, record)
     save_tensors(run.folder / WEIGHTS, checkpoint.model.state_dict())
     return run
+
+
+def ternary_codes(model: WSCH, features: Features | DiskFeatures, batch_size: int = 256) -> Tensor:
+    """The codes that the reference retrieves with: (videos, b) int8 of -1, 0 and 1; 0 where a video's frames are split.
+
+    Only to reproduce the reference's own numbers: a code that is no string of bits needs other memory and other search.
+    """
+    model = model.eval()
+    with torch.no_grad():
+        votes = [model.frame_codes(batch).sum(dim=1) for batch in features.batches(batch_size)]
+    return torch.cat(votes).sign().to(torch.int8)
+
+
+def evaluate_ternary(model: WSCH, dataset: Dataset, **options: Any) -> Evaluation:
+    """`evaluation.evaluate_codes` of ternary codes, ranked by their scalar product; on the CPU."""
+    database = ternary_codes(model, dataset.database.features)
+    query = database if dataset.queries_are_database else ternary_codes(model, dataset.query.features)
+    return evaluate_codes(
+        {"query": _four_bits(query, [0, 1]), "database": _four_bits(database, [0, 2])}, dataset, **options
+    )
+
+
+def _four_bits(codes: Tensor, positive: list[int]) -> Tensor:
+    """Four bits for each of -1, 0 and 1, whose Hamming distances rank as the scalar products of the originals do.
+
+    A zero has two of four bits set: those two that make it as far from -1 as from 1, and, since queries and database set
+    different ones, as far from a zero of the other side.
+    """
+    zero = torch.full((4,), -1, dtype=torch.int8)
+    zero[positive] = 1
+    four = codes.unsqueeze(-1).expand(-1, -1, 4)
+    return torch.where(four == 0, zero, four).flatten(1)
 
 
 def load_reference_weights(weights: dict[str, Tensor]) -> tuple[WSCH, Tensor | None]:

@@ -32,9 +32,8 @@ from .settings import Settings
 
 TRAIN_NOTEBOOK = PROJECT / "notebooks" / "train.ipynb"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-KERNEL_LOG = [
-    "--log-level=CRITICAL"
-]  # a kernel's log would end up between the outputs of the notebook that waits for it
+# A kernel's log would end up between the outputs of the notebook that waits for it.
+KERNEL_LOG = ["--log-level=CRITICAL"]
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_FOR_A_CLUSTER = 30
 
@@ -231,9 +230,8 @@ def execute(
             return "stopped"
         _sweeps["running"] = sweep
         for name in dask.config.get("distributed.nanny.pre-spawn-environ"):
-            os.environ.pop(
-                name, None
-            )  # made for Dask's own work: its MALLOC_TRIM_THRESHOLD_ makes training 3 times slower
+            # Made for Dask's own work: with its MALLOC_TRIM_THRESHOLD_ training was measured 3 times slower.
+            os.environ.pop(name, None)
         os.environ.update(environment)
         parameters["resume"] = (Path(run) / "settings.json").exists()
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,10 @@ from torch import Tensor
 from .centers import find_centers
 from .checkpoint import CheckpointWriter, restore_newest, start_run
 from .data import Dataset
+from .data.disk import DiskFeatures
 from .data.features import Features
+from .data.holding import held_on_gpu
+from .data.loader import Batch, visible_batches
 from .device import autocast, peak_memory, resolve_device
 from .losses import cluster_loss, contrast_loss, directions, reconstruction_loss
 from .model import WSCH, video_codes
@@ -21,7 +24,7 @@ from .progress import Progress, ProgressLine
 from .run import WEIGHTS, Run, build_model, save_tensors
 from .schedule import Pass, passes
 from .settings import Settings
-from .views import draw_views, hidden_count, hidden_frames
+from .views import draw_views, hidden_count
 
 WARM_UP = 0.05  # share of the steps over which a cosine learning rate rises
 DIVERGED = "Start a new run with a lower learning_rate or precision = float32; the last checkpoint of this one is good."
@@ -72,13 +75,14 @@ def fit(
             f"{2 * len(dataset.train)} codes (two views of each): choose at most that many."
         )
     device = resolve_device(settings.device)
+    features = _training_features(dataset, device)
     run, precision = start_run(settings, dataset, device, name, resume)
-    features = dataset.train.features.to(device)
     state = new_state(settings, features.size, device)
     with run.lock():
         restore_newest(run, state)
-        run.save_json("settings.json", run.record | {"settings": settings.as_dict()})  # epochs may have been raised
-        loop = _Loop(settings, features, schedule, state, autocast(device, precision), callbacks)
+        now = {"settings": settings.as_dict(), "features_held": features.held}  # epochs may have been raised
+        run.save_json("settings.json", run.record | now)
+        loop = _Loop(settings, features, schedule, state, device, autocast(device, precision), callbacks)
         writer = CheckpointWriter(run, state)
         remaining = schedule[len(state.history) :]
         if remaining:  # a run that is given more epochs is not finished any more, and not evaluated
@@ -91,6 +95,15 @@ def fit(
         save_tensors(run.folder / WEIGHTS, state.model.state_dict())
         run.save_json("settings.json", run.record | {"peak_memory_bytes": peak_memory(device)})
     return run
+
+
+def _training_features(dataset: Dataset, device: torch.device) -> Features | DiskFeatures:
+    """The training features where they are best held, see `load_dataset`."""
+    train = dataset.train
+    if held_on_gpu(dataset.name, train.nbytes, train.hold, device):
+        return train.features.to(device)
+    train.features.gather_sums(torch.tensor([0]))  # looks at all features, so that faults show before a run begins
+    return train.features
 
 
 def new_state(settings: Settings, feature_size: int, device: torch.device) -> TrainingState:
@@ -113,10 +126,9 @@ def _check_masking(settings: Settings, schedule: list[Pass], frames: int) -> Non
 class _Loop:
     """What the passes of one run share: settings, features, state and the clock."""
 
-    def __init__(self, settings, features: Features, schedule: list[Pass], state: TrainingState, cast, callbacks):
+    def __init__(self, settings, features: Features | DiskFeatures, schedule, state, device, cast, callbacks):
         self.settings, self.features, self.schedule, self.state = settings, features, schedule, state
-        self.cast, self.callbacks = cast, callbacks
-        self.device = features.tensor.device
+        self.device, self.cast, self.callbacks = device, cast, callbacks
         self.steps_in_pass = math.ceil(len(features) / settings.batch_size)
         self.learning_steps = self.steps_in_pass * sum(p.learns for p in schedule)
         self.clock = _Clock(schedule, state.history)
@@ -137,7 +149,10 @@ class _Loop:
         hidden = hidden_count(self.features.frames, masking_ratio)
         order = torch.randperm(len(self.features), generator=self.state.generator)
         views = draw_views(len(order), self.features.frames, hidden, self.state.generator)
-        return order.to(self.device), views.to(self.device), hidden
+        return order, views, hidden
+
+    def batches(self, order: Tensor, views: Tensor, wanted: str = "") -> Iterator[Batch]:
+        return visible_batches(self.features, order, views, self.settings.batch_size, self.device, wanted)
 
     def learn(self, current: Pass) -> dict:
         """Take a gradient step for every batch of the training set."""
@@ -149,9 +164,9 @@ class _Loop:
         sizes = torch.tensor([len(videos) for videos in order.split(settings.batch_size)], device=self.device)
         bit_sums = torch.zeros(settings.bits, device=self.device)
         start = last_read = time.perf_counter()
-        batches = zip(order.split(settings.batch_size), views.split(settings.batch_size, dim=1), strict=True)
-        for step, (videos, seen) in enumerate(batches):
-            losses, codes = batch_losses(state, self.features, videos, seen, hidden, weights, settings, self.cast)
+        wanted = ("hidden" if state.model.tells_positions else "sums") if "reconstruction" in weights else ""
+        for step, batch in enumerate(self.batches(order, views, wanted)):
+            losses, codes = batch_losses(state, batch, hidden, weights, settings, self.cast)
             total = sum(weight * losses[task] for task, weight in weights.items())
             for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(settings, state.steps, self.learning_steps)
@@ -184,12 +199,12 @@ class _Loop:
         settings, state = self.settings, self.state
         order, views, _ = self.draw(settings.pretrain_masking_ratio)
         codes = []
-        for view in views:
-            for videos, frames in zip(order.split(settings.batch_size), view.split(settings.batch_size), strict=True):
-                with self.cast:
-                    codes.append(state.model.encode(self.features.gather(videos, frames)))
+        for batch in self.batches(order, views):
+            with self.cast:
+                codes.append(state.model.encode(batch.visible.flatten(0, 1)).unflatten(0, (2, -1)))
         former = state.centers
-        state.centers, clustering = find_centers(torch.cat(codes), settings.centers, former, state.generator)
+        every = torch.cat(codes, dim=1).flatten(0, 1)
+        state.centers, clustering = find_centers(every, settings.centers, former, state.generator)
         changed = None if former is None else (former != state.centers).float().mean().item()
         return {
             "losses": {},
@@ -214,9 +229,7 @@ def loss_weights(settings: Settings, current: Pass) -> dict[str, float]:
 
 def batch_losses(
     state: TrainingState,
-    features: Features,
-    videos: Tensor,
-    views: Tensor,
+    batch: Batch,
     hidden: int,
     weights: dict[str, float],
     settings: Settings,
@@ -224,29 +237,26 @@ def batch_losses(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of one batch by task, and the frame codes (2, batch, visible, b) they were computed from.
 
-    videos: (batch,); views: (2, batch, visible) frame numbers. Both views go through the network as one batch, and only
-    their visible frames are read, unless the decoder is told positions. Only the losses named in `weights` are computed.
+    Both views go through the network as one batch. Only the losses named in `weights` are computed.
     """
-    both, seen = videos.repeat(2), views.flatten(0, 1)
-    visible = features.gather(both, seen)
+    both = batch.visible.flatten(0, 1)
     losses = {}
     with cast:
         if "reconstruction" not in weights:
-            codes = state.model.frame_codes(visible)
+            codes = state.model.frame_codes(both)
         elif state.model.tells_positions:
-            unseen = hidden_frames(seen, features.frames)
-            codes, reconstructions = state.model.reconstruct_each(visible, seen, unseen)
+            codes, reconstructions = state.model.reconstruct_each(
+                both, batch.seen.flatten(0, 1), batch.unseen.flatten(0, 1)
+            )
         else:
-            codes, reconstructions = state.model(visible, hidden)
+            codes, reconstructions = state.model(both, hidden)
     if "reconstruction" in weights:
         if state.model.tells_positions:  # a row for each hidden frame
-            targets = directions(features.gather(both, unseen)).flatten(0, 1)
+            targets = directions(batch.hidden).flatten(1, 2)
             reconstructions = reconstructions.flatten(0, 1)
         else:  # a row for each video
-            targets = (features.direction_sums[both] - directions(visible).sum(dim=1)) / hidden
-        losses["reconstruction"] = reconstruction_loss(
-            reconstructions.to(targets.dtype).unflatten(0, (2, -1)), targets.unflatten(0, (2, -1))
-        )
+            targets = (batch.sums - directions(batch.visible).sum(dim=2)) / hidden
+        losses["reconstruction"] = reconstruction_loss(reconstructions.to(targets.dtype).unflatten(0, (2, -1)), targets)
     if "cluster" in weights:
         grouped = codes.unflatten(0, (2, -1))
         losses["cluster"] = cluster_loss(grouped, state.centers, settings.cluster_temperature, settings.cluster_targets)
@@ -266,7 +276,9 @@ def learning_rate(settings: Settings, step: int, steps: int) -> float:
     return settings.learning_rate * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2
 
 
-def encode(model: WSCH, features: Features, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
+def encode(
+    model: WSCH, features: Features | DiskFeatures, device: torch.device | str = "cpu", batch_size: int = 256
+) -> Tensor:
     """The retrieval codes of all videos, in order: (videos, b) int8 of ±1, on the CPU.
 
     Always in float32, so that a video encoded on its own gets the code it got in the data set.

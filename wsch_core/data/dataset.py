@@ -10,7 +10,10 @@ import numpy as np
 import scipy.sparse
 
 from .definition import SPLITS, Definition, SplitFiles, load_definition
-from .features import Features, fingerprint, open_hdf5, read_features, read_ids
+from .disk import DiskFeatures, open_features
+from .features import Features, check_files, fingerprint, read_features, read_ids
+from .hdf5 import find, open_hdf5
+from .holding import HOLDS, held_in_memory
 from .labels import read_labels
 
 
@@ -21,13 +24,25 @@ class Split:
     name: str
     definition: Definition
     files: SplitFiles
+    hold: str = "auto"  # see `load_dataset`
 
     def __len__(self) -> int:
-        return len(self.features)
+        return sum(self.videos_in_files)
 
     @cached_property
-    def features(self) -> Features:
-        return read_features(self.definition, self.files.features, self.files.features_key)
+    def videos_in_files(self) -> list[int]:
+        return check_files(self.definition, self.files.features, self.files.features_key)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the features, as the float32 that they are used as."""
+        return 4 * len(self) * self.definition.frames * self.definition.feature_size
+
+    @cached_property
+    def features(self) -> Features | DiskFeatures:
+        if held_in_memory(f"{self.definition.name}, {self.name} split", self.nbytes, self.hold):
+            return read_features(self.definition, self.files.features, self.files.features_key)
+        return open_features(self.definition, self.name, self.files.features, self.files.features_key)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -39,11 +54,10 @@ class Split:
         if not self.files.labels:
             return None
         parts = []
-        for feature_file, label_file in zip(self.files.features, self.files.labels, strict=True):
-            with open_hdf5(self.definition.folder / feature_file) as file:
-                videos = file[self.files.features_key].shape[0]
-            path = self.definition.folder / label_file
-            parts.append(read_labels(path, self.files.labels_key, videos, len(self.definition.classes)))
+        for videos, name in zip(self.videos_in_files, self.files.labels, strict=True):
+            path, files = self.definition.folder / name, self.files
+            columns = len(self.definition.classes)
+            parts.append(read_labels(path, files.labels_key, videos, columns, files.labels_drop_columns))
         return scipy.sparse.vstack(parts, format="csr")
 
     def label_names(self, video: int) -> str:
@@ -57,9 +71,9 @@ class Split:
         start, pictures = 0, []
         for name in self.files.features:
             with open_hdf5(self.definition.folder / name) as file:
-                if "keyframes" not in file:
+                stored = find(file, "keyframes")
+                if stored is None:
                     return None
-                stored = file["keyframes"]
                 pictures += [
                     (place, stored[v - start]) for place, v in enumerate(videos) if 0 <= v - start < len(stored)
                 ]
@@ -111,12 +125,17 @@ class Dataset:
         return self.definition.queries_are_database
 
 
-def load_dataset(name: str) -> Dataset:
+def load_dataset(name: str, hold: str = "auto") -> Dataset:
     """Load a data set by the name of its definition; the demo set is made on first use.
+
+    hold: where features are held while they are used: "gpu", "memory" or "disk"; "auto" chooses by size against what is
+    free, split by split. It changes speed and memory, and no result.
 
     Definitions and small checks are read at once, features when first used. Raises ValueError for an unknown name,
     FileNotFoundError, OSError or ValueError for files that are missing, damaged or not what the definition says.
     """
+    if hold not in HOLDS:
+        raise ValueError(f"hold is {hold!r}: it must be one of {', '.join(HOLDS)}.")
     definition = load_definition(name)
     if definition.builder == "demo":
         from .demo import build_demo  # only here: it needs scikit-learn
@@ -126,5 +145,5 @@ def load_dataset(name: str) -> Dataset:
         raise ValueError(f"{name}: builder is {definition.builder!r}: the only built-in builder is 'demo'.")
     splits: dict[str, Split] = {}
     for split, files in definition.splits.items():
-        splits[split] = splits[files.same_as] if files.same_as else Split(split, definition, files)
+        splits[split] = splits[files.same_as] if files.same_as else Split(split, definition, files, hold)
     return Dataset(definition, splits["train"], splits["database"], splits["query"])

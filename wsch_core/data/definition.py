@@ -38,6 +38,7 @@ class SplitFiles:
     labels: tuple[str, ...] = ()
     features_key: str = "feats"
     labels_key: str = "labels"
+    labels_drop_columns: tuple[int, ...] = ()  # surplus columns of the label files, counted from 0
     same_as: str = ""
 
 
@@ -152,6 +153,12 @@ def _read_splits(path: Path, table: Mapping[str, Any]) -> dict[str, SplitFiles]:
             entry[key] = tuple(_check_name(path, f"[{name}] {key}", file) for file in files)
         for key in ("features_key", "labels_key", "same_as"):
             _take(path, entry, key, str, "")
+        columns = entry.get("labels_drop_columns", [])
+        if not isinstance(columns, list) or not all(type(column) is int and column >= 0 for column in columns):
+            raise ValueError(
+                f"{path}: [{name}] labels_drop_columns is {columns!r}: it must be a list of column numbers from 0."
+            )
+        entry["labels_drop_columns"] = tuple(columns)
         splits[name] = SplitFiles(**entry)
     for name, files in splits.items():
         _check_split(path, name, files, splits)

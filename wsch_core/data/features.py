@@ -1,8 +1,9 @@
-"""Feature files: HDF5 with one dataset (videos, frames, feature size), checked as they are read."""
+"""Feature files: HDF5 with one dataset (videos, frames, feature size), checked as they are read into memory."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +15,17 @@ from torch import Tensor
 
 from ..losses import directions
 from .definition import Definition
+from .hdf5 import find, open_hdf5
 
-CHUNK_VIDEOS = 1024  # videos handled at a time where a whole split is walked through
+CHUNK_BYTES = 2**26  # handled at a time where a whole split is walked through
 NAMED_VIDEOS = 8  # how many bad videos an error names
 
 
 class Features:
-    """All frames of a split: (videos, frames, feature size) float32, held in memory on one device."""
+    """All frames of a split: (videos, frames, feature size) float32, held in memory or on the GPU.
+
+    `wsch_core.data.disk.DiskFeatures` is the same for features that stay on disk.
+    """
 
     def __init__(self, frames: Tensor):
         self.tensor = frames
@@ -40,17 +45,29 @@ class Features:
     def nbytes(self) -> int:
         return self.tensor.nbytes
 
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device
+
+    @property
+    def held(self) -> str:
+        return "in memory" if self.device.type == "cpu" else "on the GPU"
+
+    def to(self, device: torch.device | str) -> Features:
+        return self if self.device == torch.device(device) else Features(self.tensor.to(device))
+
     def read(self, videos: Sequence[int]) -> Tensor:
         """Chosen whole videos: (n, frames, D), on the CPU."""
         return self.tensor[torch.as_tensor(videos, dtype=torch.int64)].cpu()
-
-    def to(self, device: torch.device | str) -> Features:
-        return self if self.tensor.device == torch.device(device) else Features(self.tensor.to(device))
 
     def gather(self, videos: Tensor, frames: Tensor) -> Tensor:
         """Read chosen frames only: videos (n,), frames (n, visible) -> (n, visible, D)."""
         rows = videos.unsqueeze(-1) * self.frames + frames
         return self.tensor.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, self.size)
+
+    def gather_sums(self, videos: Tensor) -> Tensor:
+        """The direction sums of chosen videos (n,) -> (n, D)."""
+        return self.direction_sums.index_select(0, videos)
 
     @cached_property
     def direction_sums(self) -> Tensor:
@@ -58,28 +75,86 @@ class Features:
 
         Less the directions of the visible frames it is the sum over the hidden ones, which training then need not read.
         """
-        return torch.cat([directions(chunk).sum(dim=1) for chunk in self.tensor.split(CHUNK_VIDEOS)])
+        sums = self.tensor.new_empty(len(self), self.size)  # one piece: many small ones would leave holes in memory
+        step = chunk_videos(self.frames, self.size)
+        for start, chunk in zip(range(0, len(self), step), self.batches(step), strict=True):
+            sums[start : start + step] = direction_sums(chunk)
+        return sums
 
-    def mean_pooled(self) -> Tensor:
-        """(videos, D): the mean over each video's frames, what the baselines hash."""
-        return self.tensor.mean(dim=1)
+    def mean_pooled(self, most: int | None = None) -> Tensor:
+        """(videos, D): the mean over each video's frames, what the baselines hash; of at most so many videos, spread."""
+        return self.tensor[spread(len(self), most)].mean(dim=1) if most else self.tensor.mean(dim=1)
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Whole videos in order, `size` at a time: (batch, frames, D)."""
         yield from self.tensor.split(size)
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open a file for reading, or say in one sentence why it cannot be read (FileNotFoundError, OSError)."""
-    if not path.is_file():
+def direction_sums(videos: Tensor) -> Tensor:
+    """(n, frames, D) -> (n, D)."""
+    return directions(videos).sum(dim=1)
+
+
+def chunk_videos(frames: int, size: int) -> int:
+    """How many videos of float32 features fill a chunk."""
+    return max(1, CHUNK_BYTES // (4 * frames * size))
+
+
+def spread(videos: int, most: int | None) -> Tensor:
+    """Rows of all videos, or of `most` evenly spread over them."""
+    return torch.linspace(0, videos - 1, min(most or videos, videos)).round().long()
+
+
+def check_files(definition: Definition, files: tuple[str, ...], key: str) -> list[int]:
+    """The number of videos in each of a split's files.
+
+    Raises FileNotFoundError, OSError or ValueError where one is missing, has another shape than the definition says, or
+    two disagree, naming the files.
+    """
+    paths = [definition.folder / name for name in files]
+    missing = [path.name for path in paths if not path.is_file()]
+    if 0 < len(missing) < len(paths):
         raise FileNotFoundError(
-            f"{path} is missing: put the file there, or set WSCH_DATA to the folder that holds {path.parent.name}/."
+            f"{definition.folder} holds {len(paths) - len(missing)} of {len(paths)} feature files; missing: "
+            f"{', '.join(missing)}: put them there, or take them out of the definition."
         )
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        reason = "it is cut off" if "truncated" in str(error) else "it is not HDF5 or is damaged"
-        raise OSError(f"{path} cannot be read as HDF5 ({reason}: {error}): copy the file again.") from error
+    shapes = [_shape(path, key) for path in paths]
+    for path, shape in zip(paths, shapes, strict=True):
+        if shape[1:] != shapes[0][1:]:
+            raise ValueError(
+                f"{paths[0].name} and {path.name} in {definition.folder} hold videos of (frames, feature size) "
+                f"{shapes[0][1:]} and {shape[1:]}: the files of a split must agree."
+            )
+        if shape[1:] != (definition.frames, definition.feature_size):
+            raise ValueError(
+                f"{path}: {key!r} has the shape {shape}, but the definition says (videos, {definition.frames}, "
+                f"{definition.feature_size}): correct frames and feature_size there, or bring the files it means."
+            )
+    return [shape[0] for shape in shapes]
+
+
+def _shape(path: Path, key: str) -> tuple[int, ...]:
+    with open_hdf5(path) as file:
+        data = find(file, key)
+        if not isinstance(data, h5py.Dataset):
+            raise ValueError(
+                f"{path} has no dataset {key!r}; it holds {', '.join(file) or 'nothing'}: "
+                "name the right one as features_key in the definition."
+            )
+        if data.ndim != 3:
+            raise ValueError(
+                f"{path}: {key!r} has the shape {data.shape}, but features are (videos, frames, feature size)."
+            )
+        if data.dtype.kind != "f":
+            raise ValueError(f"{path}: {key!r} holds {data.dtype}, but features must be floating-point numbers.")
+        if data.shape[0] == 0:
+            raise ValueError(f"{path}: {key!r} holds no videos, but at least one is needed.")
+        if data.chunks is None and data.id.get_storage_size() < data.nbytes:
+            raise OSError(
+                f"{path}: {key!r} declares {data.nbytes:,} bytes, but the file holds {data.id.get_storage_size():,} of "
+                "them: copy the file again."
+            )
+        return data.shape
 
 
 def read_features(definition: Definition, files: tuple[str, ...], key: str) -> Features:
@@ -87,51 +162,61 @@ def read_features(definition: Definition, files: tuple[str, ...], key: str) -> F
 
     Raises FileNotFoundError, OSError or ValueError with one sentence that names the file and what is wrong with it.
     """
-    shapes = [_check_file(definition, definition.folder / name, key) for name in files]
+    shapes = check_files(definition, files, key)
     frames = torch.empty((sum(shapes), definition.frames, definition.feature_size), dtype=torch.float32)
     start = 0
     for name, videos in zip(files, shapes, strict=True):
-        _read_file(definition.folder / name, key, frames[start : start + videos])
+        faults = Faults(f"{definition.folder / name}: ")
+        for first, chunk in read_chunks(definition.folder / name, key):
+            faults.look(chunk, first)
+            frames[start + first : start + first + len(chunk)] = chunk
+        faults.refuse()
         start += videos
     return Features(frames)
 
 
-def _check_file(definition: Definition, path: Path, key: str) -> int:
-    """The number of videos in a file whose shape is what the definition says."""
-    with open_hdf5(path) as file:
-        if not isinstance(file.get(key), h5py.Dataset):
-            raise ValueError(
-                f"{path} has no dataset {key!r}; it holds {', '.join(file) or 'nothing'}: "
-                "name the right one as features_key in the definition."
-            )
-        data = file[key]
-        expected = f"(videos, {definition.frames}, {definition.feature_size})"
-        if data.ndim != 3 or data.shape[1:] != (definition.frames, definition.feature_size):
-            raise ValueError(f"{path}: {key!r} has the shape {data.shape}, but the definition says {expected}.")
-        if data.dtype.kind != "f":
-            raise ValueError(f"{path}: {key!r} holds {data.dtype}, but features must be floating-point numbers.")
-        if data.shape[0] == 0:
-            raise ValueError(f"{path}: {key!r} holds no videos, but at least one is needed.")
-        return data.shape[0]
+def read_chunks(path: Path, key: str, most: int | None = None) -> Iterator[tuple[int, Tensor]]:
+    """All videos of a file, some at a time: the number of the first, and the videos (n, frames, D) float32.
 
-
-def _read_file(path: Path, key: str, target: Tensor) -> None:
-    bad: list[int] = []
+    most: stop at about so many videos, taken from chunks that are spread evenly over the file
+    """
     with open_hdf5(path) as file:
-        for start in range(0, len(target), CHUNK_VIDEOS):
-            chunk = target[start : start + CHUNK_VIDEOS]
+        data = find(file, key)
+        whole = data.chunks[0] if data.chunks else 1  # a stored chunk is not read twice
+        step = max(1, chunk_videos(*data.shape[1:]) // whole) * whole
+        starts = range(0, len(data), step)
+        for place in spread(len(starts), math.ceil(most / step) if most else None).tolist():
+            start = starts[place]
             try:
-                file[key].read_direct(chunk.numpy(), np.s_[start : start + len(chunk)])
+                with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+                    chunk = data[start : start + step].astype(np.float32, copy=False)
             except OSError as error:
                 raise OSError(f"{path}: {key!r} cannot be read at video {start} ({error}): copy it again.") from error
-            finite = torch.isfinite(chunk).flatten(1).all(dim=1)
-            bad += (torch.nonzero(~finite).flatten() + start).tolist()
-    if bad:
-        named = ", ".join(map(str, bad[:NAMED_VIDEOS])) + (", ..." if len(bad) > NAMED_VIDEOS else "")
-        raise ValueError(
-            f"{path}: {len(bad)} of {len(target)} videos hold NaN or infinite features (rows {named}, counted from 0): "
-            "extract them again, or take them out."
-        )
+            yield start, torch.from_numpy(chunk)
+
+
+class Faults:
+    """Videos that cannot be trained on, found while features are walked through."""
+
+    def __init__(self, place: str):
+        self.place, self.videos, self.zero, self.not_finite = place, 0, 0, []
+
+    def look(self, chunk: Tensor, start: int) -> None:
+        largest = chunk.flatten(1).abs().amax(dim=1)  # NaN if one value is, infinite if one value is
+        self.not_finite += (torch.nonzero(~largest.isfinite()).flatten() + start).tolist()
+        self.zero += int((largest == 0).sum())
+        self.videos += len(chunk)
+
+    def refuse(self) -> None:
+        bad = self.not_finite
+        if bad:
+            named = ", ".join(map(str, bad[:NAMED_VIDEOS])) + (", ..." if len(bad) > NAMED_VIDEOS else "")
+            raise ValueError(
+                f"{self.place}{len(bad)} of {self.videos} videos hold NaN or infinite features (rows {named}, counted "
+                "from 0): extract them again, or take them out."
+            )
+        if self.zero == self.videos:
+            raise ValueError(f"{self.place}all features of all {self.videos} videos are 0: extract them again.")
 
 
 def read_ids(folder: Path, split: str, files: tuple[str, ...], videos: int) -> list[str]:
@@ -139,11 +224,18 @@ def read_ids(folder: Path, split: str, files: tuple[str, ...], videos: int) -> l
     ids: list[str] = []
     for name in files:
         with open_hdf5(folder / name) as file:
-            if "ids" not in file:
+            stored = find(file, "ids")
+            if stored is None:
                 return [f"{split}/{row}" for row in range(videos)]
-            if not isinstance(file["ids"], h5py.Dataset) or h5py.check_string_dtype(file["ids"].dtype) is None:
+            is_text = isinstance(stored, h5py.Dataset) and h5py.check_string_dtype(stored.dtype) is not None
+            if not is_text or stored.ndim != 1 or len(stored) > videos:
                 raise ValueError(f"{folder / name}: 'ids' must be one text per video: store them as strings.")
-            ids += file["ids"].asstr()[:].tolist()
+            try:
+                ids += stored.asstr()[:].tolist()
+            except (OSError, UnicodeDecodeError) as error:
+                raise OSError(
+                    f"{folder / name}: 'ids' cannot be read ({error}): store them again, in UTF-8."
+                ) from error
     if len(ids) != videos or len(set(ids)) != videos:
         raise ValueError(
             f"{folder}: {', '.join(files)} hold {len(ids)} ids, {len(set(ids))} of them different, for {videos} videos: "
@@ -157,7 +249,7 @@ def fingerprint(folder: Path, files: tuple[str, ...], key: str) -> str:
     digest = hashlib.sha256()
     for name in files:
         with open_hdf5(folder / name) as file:
-            data = file[key]
+            data = find(file, key)
             digest.update(repr((data.shape, str(data.dtype))).encode())
             for row in np.linspace(0, len(data) - 1, min(64, len(data))).astype(int):
                 digest.update(np.ascontiguousarray(data[row]).tobytes())

@@ -19,12 +19,14 @@ def map_curves(
     published: Mapping[str, Sequence[float]] | None = None,
     title: str = "",
     ours: str | None = None,
+    band: str = "worst and best order of tied results",
 ) -> Picture:
     """mAP@K against K, a line per method and a name at its end.
 
     results: method -> ks, expected and, where ties were bounded, lower and upper, all (ks,)
     published: name -> (ks,) values at the ks of the first method, drawn in grey
     ours: the method to stand out; the first where not given
+    band: what lies between lower and upper
     """
     if not results:
         return empty("No results to compare yet.", title)
@@ -49,8 +51,9 @@ def map_curves(
         axes.grid()
         _name_ends(axes, ends, *size)
         if any(result.get("lower") is not None for result in results.values()):
-            note = "band: worst and best order of tied results"
-            axes.text(1, 1.01, note, transform=axes.transAxes, ha="right", va="bottom", fontsize=SMALL, color=SOFT)
+            axes.text(
+                1, 1.01, f"band: {band}", transform=axes.transAxes, ha="right", va="bottom", fontsize=SMALL, color=SOFT
+            )
         if title:
             where = {"fontsize": LARGE, "fontweight": "bold", "va": "top"}
             figure.text(0.012, 1 - 0.12 / height, label(title, WIDTH - 0.3, LARGE, "bold"), **where)

@@ -1,6 +1,7 @@
 """Videos as rows of frames: keyframes where a data set has them, else its features as colours."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,47 +14,76 @@ MOST_SHOWN = 13  # frames in a row; more would be too small to see
 NAMES = 1.75  # inches at the left of each row
 
 
-def feature_colours(features: np.ndarray, basis: np.ndarray | None = None) -> np.ndarray:
-    """Frames' features as colours: (videos, frames, size) -> (videos, frames, 3) uint8.
+class FeatureColours:
+    """Frames' features as colours: the three leading principal components of a sample become red, green and blue.
 
-    The three leading principal components of all frames, each scaled from its 2nd to its 98th percentile, become red,
-    green and blue. Features without variation are grey. basis: other features of the same set, (videos, frames, size),
-    to take components and scales from, so that colours of several pictures can be compared.
+    Each is scaled from its 2nd to its 98th percentile in the sample. Features without variation are grey.
     """
+
+    def __init__(self, sample):
+        """sample: (videos, frames, size), finite features to take components and scales from (ValueError)."""
+        flat = _finite(sample)
+        self.mean = flat.mean(dim=0) if len(flat) else flat.sum(dim=0)
+        fitted = flat[torch.linspace(0, len(flat) - 1, min(len(flat), MOST_FITTED)).long()] - self.mean
+        # The smaller of (frames, frames) and (size, size) is decomposed: features can be 4,096 wide.
+        if len(fitted) < fitted.shape[1]:
+            _, left = torch.linalg.eigh(fitted @ fitted.T)
+            directions = torch.nn.functional.normalize(fitted.T @ left.flip(1)[:, :3], dim=0)
+        else:
+            directions = torch.linalg.eigh(fitted.T @ fitted)[1].flip(1)[:, :3]
+        if directions.shape[1]:
+            largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
+            directions = directions * largest.sign()  # an eigenvector has no sign of its own
+        self.directions = directions
+        scale = (flat - self.mean) @ directions
+        low, high = (scale.quantile(share, dim=0) if len(flat) else scale.sum(dim=0) for share in (0.02, 0.98))
+        self.low, self.spread = low, high - low
+        # What is a rounding error beside the features is no variation, and must not be stretched to full colours.
+        widest, strongest = (values.max().item() if values.numel() else 0 for values in (self.spread, flat.abs()))
+        self.enough = max(1e-5 * widest, 1e-7 * strongest, 1e-30)
+
+    def __call__(self, features) -> np.ndarray:
+        """(videos, frames, size), finite -> (videos, frames, 3) uint8."""
+        values = (_finite(features) - self.mean) @ self.directions
+        share = (values - self.low) / self.spread.clamp_min(self.enough)
+        share = torch.where(self.spread > self.enough, share, 128 / 255).clamp(0, 1)
+        colours = torch.full((len(values), 3), 128, dtype=torch.uint8)
+        colours[:, : share.shape[1]] = (share * 255).round().to(torch.uint8)
+        return colours.view(*features.shape[:2], 3).numpy()
+
+
+def _finite(features) -> torch.Tensor:
     flat = torch.as_tensor(features).flatten(0, 1).double()
-    reference = flat if basis is None else torch.as_tensor(basis).flatten(0, 1).double()
-    if not (flat.isfinite().all() and reference.isfinite().all()):
+    if not flat.isfinite().all():
         raise ValueError("features with values that are no finite numbers have no colours")
-    if not len(reference):
-        return np.full((*features.shape[:2], 3), 128, np.uint8)
-    mean = reference.mean(dim=0)
-    fitted = reference[torch.linspace(0, len(reference) - 1, min(len(reference), MOST_FITTED)).long()] - mean
-    # The smaller of (frames, frames) and (size, size) is decomposed: features can be 4,096 wide.
-    if len(fitted) < fitted.shape[1]:
-        _, left = torch.linalg.eigh(fitted @ fitted.T)
-        directions = torch.nn.functional.normalize(fitted.T @ left.flip(1)[:, :3], dim=0)
-    else:
-        directions = torch.linalg.eigh(fitted.T @ fitted)[1].flip(1)[:, :3]
-    largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
-    directions = directions * largest.sign()  # an eigenvector has no sign of its own
-    values, scale = (flat - mean) @ directions, (reference - mean) @ directions
-    low, high = scale.quantile(0.02, dim=0), scale.quantile(0.98, dim=0)
-    spread = high - low
-    # What is a rounding error beside the features is no variation, and must not be stretched to full colours.
-    enough = max(1e-5 * spread.max().item(), 1e-7 * reference.abs().max().item(), 1e-30)
-    share = torch.where(spread > enough, (values - low) / spread.clamp_min(enough), 128 / 255).clamp(0, 1)
-    colours = torch.full((len(flat), 3), 128, dtype=torch.uint8)
-    colours[:, : share.shape[1]] = (share * 255).round().to(torch.uint8)
-    return colours.view(*features.shape[:2], 3).numpy()
+    return flat
+
+
+def feature_colours(features, basis=None) -> np.ndarray:
+    """Features (videos, frames, size) as colours (videos, frames, 3) uint8, scaled by themselves or by a `basis`."""
+    return FeatureColours(features if basis is None else basis)(features)
+
+
+class Pictures:
+    """What can be seen of a split's videos; remembers how features become colours, which takes long to find out."""
+
+    def __init__(self, split: Split):
+        self.split = split
+
+    def __call__(self, videos: Sequence[int]) -> np.ndarray:
+        """Keyframes (n, frames, h, w[, 3]) of chosen videos, or colours (n, frames, 3); uint8."""
+        keyframes = self.split.keyframes(videos)
+        return self.colours(self.split.features.read(videos)) if keyframes is None else keyframes
+
+    @cached_property
+    def colours(self) -> FeatureColours:
+        videos = len(self.split)
+        return FeatureColours(self.split.features.read(np.linspace(0, videos - 1, min(256, videos)).astype(int)))
 
 
 def pictures(split: Split, videos: Sequence[int]) -> np.ndarray:
-    """What can be seen of chosen videos: keyframes (n, frames, h, w[, 3]), or colours (n, frames, 3); uint8."""
-    keyframes = split.keyframes(videos)
-    if keyframes is not None:
-        return keyframes
-    sample = torch.linspace(0, len(split) - 1, min(256, len(split))).long()
-    return feature_colours(split.features.read(videos), basis=split.features.read(sample))
+    """`Pictures` of a split, for once."""
+    return Pictures(split)(videos)
 
 
 def as_image(frame: np.ndarray) -> np.ndarray:

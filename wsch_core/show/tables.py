@@ -10,6 +10,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from ..data import Dataset
+from ..data.holding import gigabytes
 from ..run import write_whole
 from ..settings import Settings
 
@@ -60,7 +61,8 @@ def data_table(dataset: Dataset) -> Styler:
                 "feature size": f"{dataset.feature_size:,}",
                 "classes seen": "no labels" if labels is None else f"{int((labels.sum(axis=0) > 0).sum()):,}",
                 "labels per video": "" if labels is None else f"{labels.sum() / len(split):.2f}",
-                "MB": f"{split.features.nbytes / 1e6:,.1f}",
+                "without label": "" if labels is None else f"{int((labels.sum(axis=1) == 0).sum()):,}",
+                "size": gigabytes(split.nbytes),
             }
         )
     return plain(pd.DataFrame(rows), left=["split"])
@@ -108,7 +110,7 @@ def plain(frame: pd.DataFrame, left: Sequence[str] = ()) -> Styler:
         frame.style.hide(axis="index")
         .format(escape="html")
         .set_properties(subset=right, **{"text-align": "right"})
-        .set_properties(subset=list(left), **{"text-align": "left"})
+        .set_properties(subset=[column for column in frame.columns if column in left], **{"text-align": "left"})
         .set_table_styles(heads)
         .set_table_styles([{"selector": "caption", "props": "caption-side: bottom; text-align: left"}], overwrite=False)
     )

@@ -1,0 +1,149 @@
+"""A map to point at: an anywidget for the points, ipywidgets around it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+
+import anywidget
+import ipywidgets as widgets
+import numpy as np
+import traitlets
+
+from ..data import Dataset
+from ..run import Run, write_whole
+from .cards import Films
+from .gallery import Gallery, Place, methods_for
+from .gallery_view import GalleryView
+from .groups import Groups
+from .maps import Map, Setup
+
+HERE = Path(__file__).parent
+
+
+class Points(anywidget.AnyWidget):
+    """Draws a map; sends {"hover": point} or {"select": points}, and shows what `detail` then tells."""
+
+    _esm = HERE / "map.js"
+    _css = (HERE / "gallery.css").read_text(encoding="utf-8") + (HERE / "map.css").read_text(encoding="utf-8")
+    points = traitlets.Bytes().tag(sync=True)  # (n, 2) float32 in [0, 1]
+    groups = traitlets.Bytes().tag(sync=True)  # (n,) uint8
+    names = traitlets.List().tag(sync=True)
+    title = traitlets.Unicode().tag(sync=True)
+    detail = traitlets.Dict().tag(sync=True)
+
+
+class MapView:
+    """One of several maps of the same videos, to point at and to choose from; `widget` is what a notebook shows.
+
+    folder: where chosen ids go, as maps/chosen.csv
+    gallery: makes the gallery in which chosen videos open; None where the mapped split has none (train)
+    """
+
+    def __init__(
+        self,
+        maps: Sequence[Map],
+        groups: Groups,
+        setup: Setup,
+        folder: Path,
+        gallery: Callable[[], Gallery] | None = None,
+    ):
+        self.maps, self.groups, self.setup, self.folder, self.gallery = list(maps), groups, setup, folder, gallery
+        self.films = Films({setup.split.name: setup.split})
+        self.chosen: list[int] = []
+        names = [
+            {"name": name, "colour": colour, "marker": marker, "count": int(count), "grey": int(place == groups.grey)}
+            for place, (name, (colour, marker), count) in enumerate(
+                zip(groups.names, groups.marks, groups.counts, strict=True)
+            )
+        ]
+        shades = groups.of.astype(np.uint8).tobytes()
+        self.points = Points(groups=shades, names=names, title=groups.title, points=_unit_square(self.maps[0]))
+        self.points.on_msg(self._on_message)
+        self.said = widgets.HTML().add_class("map-said")
+        self.below = widgets.VBox()
+        self.widget = widgets.VBox([*self._controls(), self.points, self.said, self.below]).add_class("map-view")
+        self._say("drag a loop around videos to choose them; turn the wheel to come nearer, shift and drag to move")
+
+    def _controls(self) -> list[widgets.Widget]:
+        titles = [shown.title for shown in self.maps]
+        self.which = widgets.Dropdown(options=titles, description="map of", layout={"width": "320px"})
+        self.which.observe(lambda _: self._show(self.which.index), "value")
+        export = widgets.Button(description="export", tooltip="write the chosen ids as CSV").add_class("map-export")
+        export.on_click(lambda _: self.export())
+        buttons = [export]
+        if self.gallery is not None:
+            opened = widgets.Button(description="open in the gallery", layout={"width": "auto"}).add_class("map-open")
+            opened.on_click(lambda _: self.open())
+            buttons.append(opened)
+        return [widgets.HBox([self.which.add_class("map-which"), *buttons])]
+
+    def _show(self, place: int) -> None:
+        self.points.points = _unit_square(self.maps[place])
+
+    def _say(self, text: str) -> None:
+        self.said.value = f"<span style='color: var(--jp-ui-font-color2, #666)'>{escape(text)}</span>"
+
+    def _on_message(self, _, message: dict, __) -> None:
+        videos = len(self.setup.ids)
+        if type(message.get("hover")) is int and 0 <= message["hover"] < videos:
+            row = int(self.setup.videos[message["hover"]])
+            (film,) = self.films([Place(self.setup.split.name, row)])
+            names = self.setup.split.label_names(row)
+            self.points.detail = {"id": self.setup.split.ids[row], "labels": names, "film": film}
+        elif "select" in message:
+            self.chosen = [point for point in message["select"] if type(point) is int and 0 <= point < videos]
+            self._say(f"{len(self.chosen):,} of {videos:,} videos chosen")
+
+    def export(self) -> Path:
+        """Write id, labels, group and place of the chosen videos, or of all if none is chosen; returns the file."""
+        path = self.folder / "maps" / "chosen.csv"
+        coordinates = self.maps[self.which.index].coordinates
+
+        def write(draft: Path) -> None:
+            with open(draft, "w", newline="", encoding="utf-8") as file:
+                rows = csv.writer(file)
+                rows.writerow(["id", "labels", "group", "x", "y"])
+                for point in points:
+                    row = int(self.setup.videos[point])
+                    group = self.groups.names[self.groups.of[point]]
+                    where = [f"{value:.4f}" for value in coordinates[point]]
+                    rows.writerow([self.setup.ids[point], self.setup.split.label_names(row), group, *where])
+
+        points = self.chosen or range(len(self.setup.ids))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, write)
+        except OSError as error:
+            self._say(f"✗ {error}")
+            raise
+        self._say(f"{len(points):,} videos in {self.folder.name}/maps/{path.name}")
+        return path
+
+    def open(self) -> None:
+        """Show a gallery beneath whose queries are the chosen videos."""
+        if not self.chosen:
+            self._say("✗ no videos are chosen: drag a loop around some first")
+            return
+        gallery = self.gallery()
+        split = next(name for name, split in gallery.splits.items() if split is self.setup.split)
+        gallery.list([Place(split, int(self.setup.videos[point])) for point in self.chosen])
+        self.below.children = (GalleryView(gallery, self.folder).widget,)
+        self._say(f"{len(self.chosen):,} videos are the queries of the gallery below")
+
+
+def _unit_square(shown: Map) -> bytes:
+    """The map's points in [0, 1], its longer side filling the square, with a margin."""
+    low, high = shown.coordinates.min(axis=0), shown.coordinates.max(axis=0)
+    side = max(float((high - low).max()), 1e-9)
+    inside = (shown.coordinates - (low + high) / 2) / side * 0.94 + 0.5
+    return np.ascontiguousarray(inside, dtype=np.float32).tobytes()
+
+
+def gallery_of(run: Run, dataset: Dataset, split: str) -> Callable[[], Gallery] | None:
+    """What makes a gallery of a run, for videos of a split; None for the train split, which is never searched."""
+    if split == "train":
+        return None
+    return lambda: Gallery(dataset, methods_for(run, dataset))
