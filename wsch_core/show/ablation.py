@@ -128,17 +128,17 @@ def cycle(histories: Mapping[str, Sequence[History]], title: str = "") -> Pictur
     if not panels:
         return empty("No training pass with a loss yet.", title)
     with style():
-        above = 0.28 * len(histories) + 0.5
+        above = 0.28 * len(histories) + 0.7
         rows = (len(panels) + 1) // 2
         figure = picture(WIDTH, above + 2.5 * rows + 0.9, layout="constrained")
         grid = figure.add_gridspec(rows + 1, 2, height_ratios=[above, *[2.5] * rows])
         strips = figure.add_subplot(grid[0, :])
-        tasks = _strips(strips, {name: seeds[0] for name, seeds in histories.items()})
+        _strips(strips, {name: seeds[0] for name, seeds in histories.items()})
         looks = {name: _look(place) for place, name in enumerate(histories)}
         for place, loss in enumerate(panels):
             axes = figure.add_subplot(grid[1 + place // 2, place % 2])
             _panel(axes, loss, curves, looks)
-        _legends(figure, looks, tasks)
+        _variant_legend(figure, looks)
         heading(figure, title)
     return figure
 
@@ -156,9 +156,9 @@ def _task_look(task: str) -> tuple[str, str]:
     return TASKS.get(task, (ORANGE, "P", "-"))[:2]
 
 
-def _strips(axes: Axes, histories: Mapping[str, History]) -> list[str]:
-    """A strip for each variant, passes from left to right, coloured by task. Returns the tasks that occur."""
-    found = []
+def _strips(axes: Axes, histories: Mapping[str, History]) -> None:
+    """A strip for each variant, passes from left to right, coloured by task; above it, what the colours mean."""
+    found, title = [], "what each pass learned"
     for row, history in enumerate(histories.values()):
         by_task: dict[str, list[int]] = {}
         for line in history:
@@ -166,19 +166,31 @@ def _strips(axes: Axes, histories: Mapping[str, History]) -> list[str]:
         found += [task for task in by_task if task not in found]
         singly = len(history) <= DRAWN_SINGLY
         bands = [task for task in by_task if task != "pre-training"]
+        if not singly and len(bands) > 1:
+            title = "what each pass learned (bands: in turn, from the top)"
         for task, numbers in by_task.items():
             height = 0.7 if singly or task == "pre-training" else 0.7 / len(bands)
             top = row - 0.35 + (0 if height == 0.7 else bands.index(task) * height)
             spans = [(n - 0.5, 0.88) for n in numbers] if singly else [(min(numbers) - 0.5, np.ptp(numbers) + 1)]
             axes.broken_barh(spans, (top, height), facecolors=_task_look(task)[0], linewidth=0)
     longest = max(line["pass"] for history in histories.values() for line in history)
-    axes.set(xlim=(-1, longest + 1), ylim=(len(histories) - 0.4, -0.6), title="what each pass learned")
+    axes.set(xlim=(-1, longest + 1), ylim=(len(histories) - 0.4, -0.6))
     axes.set_yticks(range(len(histories)), [label(name, 1.75, 8) for name in histories])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    _pass_axis(axes, 10)
+    marks = [
+        Line2D([], [], ls="", marker=_task_look(task)[1], color=_task_look(task)[0], markersize=6.5, label=_words(task))
+        for task in sorted(found, key=lambda task: [*TASKS, task].index(task))
+    ]
+    above = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+    axes.set_title(title, pad=24)
+    axes.legend(handles=marks, ncols=len(marks), handletextpad=0.1, columnspacing=1.2, **above)
+
+
+def _pass_axis(axes: Axes, most: int) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel("training pass")
-    return sorted(found, key=lambda task: [*TASKS, task].index(task))
 
 
 def _mean_curves(histories: Sequence[History]) -> dict[str, dict[str, np.ndarray]]:
@@ -197,33 +209,33 @@ def _mean_curves(histories: Sequence[History]) -> dict[str, dict[str, np.ndarray
 
 def _panel(axes: Axes, loss: str, curves: Mapping[str, Mapping], looks: Mapping[str, dict]) -> None:
     values = []
-    for name, found in curves.items():
+    for place, (name, found) in enumerate(curves.items()):
         for task, points in found.get(loss, {}).items():
             colour, marker = _task_look(task)
             every = max(len(points) // 8, 1)
             marks = {"marker": marker, "markerfacecolor": colour, "markeredgecolor": "white", "markeredgewidth": 0.6}
-            axes.plot(*points.T, **looks[name], **marks, markersize=6, markevery=every)
+            marks |= {"markersize": 6, "markevery": (place * every // COLOURED, every)}  # seldom one over another
+            axes.plot(*points.T, **looks[name], **(marks if place < COLOURED else {}))
             values.append(points[:, 1])
     values = np.concatenate(values)
     finite = values[np.isfinite(values)]
-    if len(finite) and finite.min() > 0 and finite.max() > 20 * finite.min():
-        axes.set_yscale("log")
-    axes.set(title=LOSSES[loss] + (" (log scale)" if axes.get_yscale() == "log" else ""), xlabel="training pass")
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    title = LOSSES[loss]
+    if len(finite):
+        low, usual, high = np.quantile(finite, (0, 0.95, 1))
+        if high - usual > 1.5 * (usual - low) > 0:  # a few first passes would press all the others together
+            axes.set_ylim(low - 0.06 * (usual - low), usual + 0.3 * (usual - low))
+            title += ", beginning cut off"
+    axes.set_title(title)
+    _pass_axis(axes, 8)
     axes.grid()
 
 
-def _legends(figure: Picture, looks: Mapping[str, dict], tasks: Sequence[str]) -> None:
+def _variant_legend(figure: Picture, looks: Mapping[str, dict]) -> None:
     variants = [Line2D([], [], **look, label=label(name, 2.2, 8.5)) for name, look in [*looks.items()][:COLOURED]]
     if len(looks) > COLOURED:
         variants.append(Line2D([], [], **looks[[*looks][COLOURED]], label=f"{len(looks) - COLOURED} others"))
-    learned = [
-        Line2D([], [], ls="", marker=_task_look(task)[1], color=_task_look(task)[0], markersize=7, label=_words(task))
-        for task in tasks
-    ]
-    handles = [*learned, *variants]
-    figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), 4), handlelength=2.6)
+    figure.legend(handles=variants, loc="outside lower left", ncols=min(len(variants), 4), handlelength=2.8)
 
 
 def _words(task: str) -> str:
-    return task if task == "pre-training" else f"learning {task}"
+    return {"pre-training": task, "centers": "finding centres"}.get(task, f"learning {task}")
