@@ -60,7 +60,7 @@ def forest(comparisons: Sequence[Comparison], k: int, reference: str, title: str
         left.set_yticks(rows, [label(one.name, 1.75, 8) for one in comparisons])
         left.set_ylim(len(rows) - 0.45, -0.55)  # first variant on top
         for row, one in zip(rows, comparisons, strict=True):
-            words = f"compared with ({_count(one)})" if one.name == reference else f"{one.verdict} ({_count(one)})"
+            words = f"reference ({_count(one)})" if one.name == reference else f"{one.verdict} ({_count(one)})"
             place = {"transform": right.get_yaxis_transform(), "va": "center", "fontsize": 8}
             right.text(1.02, row, words, color=_verdict_mark(one, reference)[0], **place)
         left.set(xlabel=f"mAP@{k}", title=f"mAP@{k}")

@@ -187,7 +187,7 @@ def comparison_frame(comparisons: Sequence[Comparison], k: int) -> pd.DataFrame:
             "difference": one.difference,
             "difference ± (95 %)": one.difference_half_width,
             "p (Holm)": one.p,
-            "verdict": "compared with" if one.name == PUBLISHED else one.verdict,
+            "verdict": "reference" if one.name == PUBLISHED else one.verdict,
         }
         for one in comparisons
     )
@@ -239,4 +239,5 @@ def cost_table(runs: pd.DataFrame) -> Styler:
     note = "Means over seeds. Distinct codes per video of the database; memory of the process, or on a GPU that of the GPU."
     if made:
         note += f" Computed on {escape('; '.join(dict.fromkeys(made)))}."
-    return plain(frame, left=["variant"]).format(shown, na_rep="–", escape="html").set_caption(note)
+    table = plain(frame, left=["variant"]).set_properties(subset=["variant"], **{"white-space": "nowrap"})
+    return table.format(shown, na_rep="–", escape="html").set_caption(note)
