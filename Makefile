@@ -10,8 +10,9 @@ demo: $(VENV)/.notebooks
 	$(BIN)/papermill --log-output --no-progress-bar notebooks/train.ipynb outputs/demo.ipynb -p dataset demo -p bits 64
 	$(BIN)/python -m wsch_core.report --notebook outputs/demo.ipynb
 
+# Two at a time with a thread each: many tests wait for kernels and browsers.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
