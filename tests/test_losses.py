@@ -34,6 +34,19 @@ def batch_of(videos, views, wanted="sums"):
     return next(visible_batches(Features(videos), torch.arange(6), views, 6, torch.device("cpu"), wanted))
 
 
+def assert_same(state, fast, slow, loss_tolerance, gradient_tolerance):
+    """Both ways give the same losses, task by task, and the same gradient of every parameter."""
+    gradients = []
+    for losses in (fast, slow):
+        state.model.zero_grad()
+        sum(weight * losses[task] for task, weight in WEIGHTS.items()).backward()
+        gradients.append({name: p.grad.clone() for name, p in state.model.named_parameters()})
+    for task in WEIGHTS:
+        torch.testing.assert_close(fast[task], slow[task], **loss_tolerance)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], **gradient_tolerance)
+
+
 @pytest.mark.parametrize("hidden", [1, 3, 6, 9])
 def test_shortcuts_equal_the_literal_method(hidden):
     """Reading only visible frames, one mask query, both views in one batch: the same losses and gradients."""
@@ -41,15 +54,7 @@ def test_shortcuts_equal_the_literal_method(hidden):
     settings = Settings()
     fast, _ = batch_losses(state, batch_of(videos, views), hidden, WEIGHTS, settings, PLAIN)
     slow = literal.training_losses(state.model, videos, views, state.centers, settings)
-    gradients = []
-    for losses in (fast, slow):
-        state.model.zero_grad()
-        sum(weight * losses[task] for task, weight in WEIGHTS.items()).backward()
-        gradients.append({name: p.grad.clone() for name, p in state.model.named_parameters()})
-    for task in WEIGHTS:
-        torch.testing.assert_close(fast[task], slow[task], rtol=1e-12, atol=1e-12)
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-9, atol=1e-12)
+    assert_same(state, fast, slow, {"rtol": 1e-12, "atol": 1e-12}, {"rtol": 1e-9, "atol": 1e-12})
 
 
 @pytest.mark.parametrize("hidden", [1, 6, 9])
@@ -58,15 +63,8 @@ def test_decoding_with_positions_equals_the_literal_method(hidden):
     settings = Settings(decoder_positions="sinusoidal")
     fast, _ = batch_losses(state, batch_of(videos, views, "hidden"), hidden, WEIGHTS, settings, PLAIN)
     slow = literal.training_losses(state.model, videos, views, state.centers, settings)
-    gradients = []
-    for losses in (fast, slow):
-        state.model.zero_grad()
-        sum(weight * losses[task] for task, weight in WEIGHTS.items()).backward()
-        gradients.append({name: p.grad.clone() for name, p in state.model.named_parameters()})
-    for task in WEIGHTS:
-        torch.testing.assert_close(fast[task], slow[task], rtol=1e-5, atol=1e-6)  # its positions are float32
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-6)
+    # its positions are float32
+    assert_same(state, fast, slow, {"rtol": 1e-5, "atol": 1e-6}, {"rtol": 1e-4, "atol": 1e-6})
 
 
 def test_with_positions_hidden_frames_have_reconstructions_of_their_own():

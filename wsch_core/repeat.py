@@ -28,10 +28,8 @@ def complete_run(
     if run is None:
         run, done = fit(settings, dataset, run_name(settings.dataset, settings, dataset), callbacks), "trained"
     elif not run.finished:
-        run, done = (
-            fit(replace(settings, device=run.settings.device), dataset, run.name, callbacks, resume=True),
-            "resumed",
-        )
+        begun = replace(settings, device=run.settings.device)
+        run, done = fit(begun, dataset, run.name, callbacks, resume=True), "resumed"
     elif not _evaluated(run, evaluation):
         done = "evaluated"
     else:
