@@ -30,7 +30,7 @@ def as_codes(codes) -> Tensor:
     codes = as_tensor(codes)
     if codes.ndim != 2 or codes.shape[1] == 0:
         raise ValueError(f"found codes of shape {tuple(codes.shape)}, expected (videos, bits) with at least one bit")
-    is_bit = (codes == codes.sign()) & (codes != 0)  # torch takes 255 for -1 in uint8
+    is_bit = (codes.abs() if codes.is_signed() else codes) == 1
     if not is_bit.all():
         row, column = (~is_bit).nonzero()[0].tolist()
         raise ValueError(
@@ -47,9 +47,7 @@ def pack(codes) -> Tensor:
     returns: (videos, ceil(bits / 8)) uint8, in the order of `numpy.packbits`
     """
     codes = as_codes(codes)
-    is_set = torch.nn.functional.pad((codes > 0).to(torch.uint8), (0, -codes.shape[1] % 8))
-    by_byte = is_set.reshape(len(codes), is_set.shape[1] // 8, 8)
-    return (by_byte << _bit_positions(codes.device)).sum(dim=2, dtype=torch.uint8)
+    return torch.from_numpy(np.packbits((codes > 0).cpu().numpy(), axis=1)).to(codes.device)
 
 
 def unpack(packed, bits: int) -> Tensor:
@@ -66,16 +64,12 @@ def unpack(packed, bits: int) -> Tensor:
             f"found packed codes of shape {tuple(packed.shape)} and type {packed.dtype}, expected (videos, {width}) "
             f"of torch.uint8 for {bits} bits; give the number of bits that the codes were packed with"
         )
-    is_set = ((packed[:, :, None] >> _bit_positions(packed.device)) & 1).flatten(1)
+    is_set = torch.from_numpy(np.unpackbits(packed.cpu().numpy(), axis=1).view(np.int8)).to(packed.device)
     if is_set[:, bits:].any():
         raise ValueError(
             f"found set bits behind bit {bits}, expected zeros; give the number of bits that the codes were packed with"
         )
-    return is_set[:, :bits].to(torch.int8) * 2 - 1
-
-
-def _bit_positions(device: torch.device) -> Tensor:
-    return torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
+    return is_set[:, :bits] * 2 - 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,15 @@ def directions(frames: Tensor) -> Tensor:
     return F.normalize(frames, dim=-1, eps=SMALLEST_NORM)
 
 
+def sum_of_directions(frames: Tensor) -> Tensor:
+    """Frames (..., n, D) -> the sum of their directions (..., D).
+
+    A product with the inverse norms, which unlike `directions(frames).sum(dim=-2)` writes no array of the frames' size.
+    """
+    norms = torch.linalg.vector_norm(frames, dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)
+    return (norms.reciprocal().transpose(-1, -2) @ frames).squeeze(-2)
+
+
 def reconstruction_loss(reconstructions: Tensor, hidden_directions: Tensor) -> Tensor:
     """1 - mean cosine between reconstruction and hidden frames, summed over both views.
 

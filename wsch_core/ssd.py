@@ -38,7 +38,7 @@ def ssd(inputs: Tensor, step: Tensor, decay: Tensor, write: Tensor, read: Tensor
     # 3. apply it to every head
     heads_first = inputs.transpose(1, 2)  # (batch, heads, frames, head_width)
     mixed = matrix.to(inputs.dtype) @ heads_first
-    return (mixed + skip.view(-1, 1, 1) * heads_first).transpose(1, 2)
+    return (mixed + skip.to(inputs.dtype).view(-1, 1, 1) * heads_first).transpose(1, 2)
 
 
 class SSDMixer(nn.Module):

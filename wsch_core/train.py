@@ -18,7 +18,7 @@ from .data.features import Features
 from .data.holding import held_on_gpu
 from .data.loader import Batch, visible_batches
 from .device import autocast, peak_memory, resolve_device
-from .losses import cluster_loss, contrast_loss, directions, reconstruction_loss
+from .losses import cluster_loss, contrast_loss, directions, reconstruction_loss, sum_of_directions
 from .model import WSCH, video_codes
 from .progress import Progress, ProgressLine
 from .run import WEIGHTS, Run, build_model, save_tensors
@@ -166,14 +166,9 @@ class _Loop:
         start = last_read = time.perf_counter()
         wanted = ("hidden" if state.model.tells_positions else "sums") if "reconstruction" in weights else ""
         for step, batch in enumerate(self.batches(order, views, wanted)):
-            losses, codes = batch_losses(state, batch, hidden, weights, settings, self.cast)
-            total = sum(weight * losses[task] for task, weight in weights.items())
             for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(settings, state.steps, self.learning_steps)
-            state.optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            state.optimizer.step()
-            state.steps += 1
+            losses, total, codes = gradient_step(state, batch, hidden, weights, settings, self.cast)
             recorded[step] = torch.stack([*(losses[task] for task in weights), total]).detach()
             bit_sums += codes.mean(dim=2).sum(dim=(0, 1))
             if time.perf_counter() - last_read > SECONDS_BETWEEN_READS:
@@ -227,6 +222,24 @@ def loss_weights(settings: Settings, current: Pass) -> dict[str, float]:
     return {task: weight for task, weight in weights.items() if weight}
 
 
+def gradient_step(
+    state: TrainingState,
+    batch: Batch,
+    hidden: int,
+    weights: dict[str, float],
+    settings: Settings,
+    cast: torch.autocast,
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Learn from one batch; what `batch_losses` returns, with the weighted sum of the losses between."""
+    losses, codes = batch_losses(state, batch, hidden, weights, settings, cast)
+    total = sum(weight * losses[task] for task, weight in weights.items())
+    state.optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    state.optimizer.step()
+    state.steps += 1
+    return losses, total, codes
+
+
 def batch_losses(
     state: TrainingState,
     batch: Batch,
@@ -255,7 +268,7 @@ def batch_losses(
             targets = directions(batch.hidden).flatten(1, 2)
             reconstructions = reconstructions.flatten(0, 1)
         else:  # a row for each video
-            targets = (batch.sums - directions(batch.visible).sum(dim=2)) / hidden
+            targets = (batch.sums - sum_of_directions(batch.visible)) / hidden
         losses["reconstruction"] = reconstruction_loss(reconstructions.to(targets.dtype).unflatten(0, (2, -1)), targets)
     if "cluster" in weights:
         grouped = codes.unflatten(0, (2, -1))
