@@ -47,7 +47,7 @@ def scikit_learn(codes, start, algorithm: str) -> tuple[float, int]:
 
 def faiss_kmeans(codes, start, iterations: int) -> tuple[float, int]:
     """faiss knows no tolerance: it is given as many iterations as ours took."""
-    found = faiss.Kmeans(BITS, len(start), niter=iterations, max_points_per_centroid=CODES)
+    found = faiss.Kmeans(BITS, len(start), niter=iterations, min_points_per_centroid=1, max_points_per_centroid=CODES)
     found.train(codes, init_centroids=start)
     distances, _ = found.index.search(codes, 1)
     return float(distances.sum(dtype="float64")), iterations

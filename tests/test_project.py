@@ -56,6 +56,7 @@ def test_importing_the_core_stays_light():
         "ipywidgets",
         "IPython",
         "sklearn",
+        "scipy.sparse",
         "umap",
         "papermill",
         "faiss",

@@ -53,6 +53,16 @@ def test_nearest_equals_sorting(bits, queries, items, seed, with_exclude, data):
     assert (indices.tolist(), distances.tolist()) == slow_nearest(query_codes, database, k, exclude)
 
 
+def test_an_index_is_searched_again_and_again():
+    queries, database = random_codes(9, 16, 1), random_codes(40, 16, 2)
+    index = search.Index(database)
+    for k in (1, 7, 40):
+        for found, expected in zip(index.nearest(queries, k), nearest(queries, database, k), strict=True):
+            assert torch.equal(found, expected)
+    with pytest.raises(ValueError, match="found queries of 8 bits and a database of 16 bits"):
+        index.nearest(random_codes(3, 8), 1)
+
+
 def test_chunks_change_nothing(monkeypatch):
     queries, database = random_codes(23, 8, 1), random_codes(40, 8, 2)
     exclude = torch.arange(23) - 1

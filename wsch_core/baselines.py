@@ -12,7 +12,7 @@ All three are linear: a bit is the sign of a projection of the centred features.
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
+import scipy
 import torch
 from torch import Tensor
 
@@ -21,6 +21,8 @@ from .codes import as_tensor
 BASELINES = ("LSH", "PCAH", "ITQ")
 ITQ_ITERATIONS = 50
 ROWS_AT_ONCE = 4096
+COLUMNS_AT_ONCE = 1024  # of the covariance, which is computed on and above its diagonal
+LARGE = 1024  # features longer than this are analysed in float32, where float64 would take four times as long
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +66,14 @@ def fit_baseline(name: str, features, bits: int, seed: int = 0) -> LinearHash:
         raise ValueError(f"found no training features for {name}, expected at least one video")
 
     generator = torch.Generator().manual_seed(seed)
-    mean = features.mean(dim=0, dtype=torch.float64)
+    rough = features.mean(dim=0)  # what it lacks is added: eight times as fast as a mean in float64, and as good
+    mean = rough + sum((rows - rough).sum(dim=0).double() for rows in features.split(ROWS_AT_ONCE)) / len(features)
     if name == "LSH":
         projection = torch.randn(features.shape[1], bits, generator=generator).to(features.device)
     else:
         projection = _principal_directions(name, features, mean, bits)
     if name == "ITQ":
-        projected = torch.cat([(rows - mean) @ projection for rows in features.split(ROWS_AT_ONCE)])
+        projected = torch.cat([(rows - mean.float()) @ projection.float() for rows in features.split(ROWS_AT_ONCE)])
         projection = projection @ _quantising_rotation(projected, generator)
     return LinearHash(name, mean.float(), projection.float())
 
@@ -94,15 +97,15 @@ def _as_features(features) -> Tensor:
 def _principal_directions(name: str, features: Tensor, mean: Tensor, bits: int) -> Tensor:
     """(size, bits) float64, orthonormal columns by falling variance; the largest entry of each is positive."""
     videos, size = features.shape
-    covariance = torch.zeros(size, size, dtype=torch.float64, device=features.device)
-    for rows in features.split(ROWS_AT_ONCE):
-        centred = rows - mean
-        covariance += centred.T @ centred / videos
+    dtype = torch.float64 if size <= LARGE else torch.float32
+    covariance = _upper_covariance(features, mean.to(dtype)).cpu().numpy()
     # Only the leading eigenvectors, which torch.linalg.eigh cannot do: a third of the time for 4096 features.
     leading = (max(size - bits, 0), size - 1)
-    variances, directions = scipy.linalg.eigh(covariance.cpu().numpy(), subset_by_index=leading)
-    # Variance below this is rounding, and a bit made of it would be noise.
-    rounding = np.finfo(np.float64).eps * (size * variances[-1] + float(mean.square().sum()))
+    variances, directions = scipy.linalg.eigh(covariance, lower=False, subset_by_index=leading)
+    variances, directions = variances.astype(np.float64), directions.astype(np.float64)
+    # Variance below this is rounding, of the eigenvalues and of the mean, and a bit made of it would be noise.
+    rounding = torch.finfo(dtype).eps * np.sqrt(size) * variances[-1]
+    rounding += size * torch.finfo(dtype).eps ** 2 * float(mean.square().sum())
     span = int((variances > rounding).sum())
     if bits > span:
         raise ValueError(
@@ -112,6 +115,18 @@ def _principal_directions(name: str, features: Tensor, mean: Tensor, bits: int) 
     directions = directions[:, ::-1]
     directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(bits)])
     return torch.from_numpy(directions).to(features.device)
+
+
+def _upper_covariance(features: Tensor, mean: Tensor) -> Tensor:
+    """(size, size), in the precision of the mean; only what is on and above the diagonal means anything."""
+    videos, size = features.shape
+    covariance = torch.zeros(size, size, dtype=mean.dtype, device=features.device)
+    for rows in features.split(ROWS_AT_ONCE):
+        centred = rows - mean
+        for start in range(0, size, COLUMNS_AT_ONCE):
+            block = centred[:, start : start + COLUMNS_AT_ONCE]
+            covariance[start : start + COLUMNS_AT_ONCE, start:] += block.T @ centred[:, start:] / videos
+    return covariance
 
 
 def _quantising_rotation(projected: Tensor, generator: torch.Generator) -> Tensor:
@@ -124,7 +139,7 @@ def _quantising_rotation(projected: Tensor, generator: torch.Generator) -> Tenso
     start = torch.randn(bits, bits, generator=generator, dtype=torch.float64)
     rotation = torch.linalg.qr(start).Q.to(projected.device)
     for _ in range(ITQ_ITERATIONS):
-        codes = torch.where(projected @ rotation > 0, 1.0, -1.0).double()
-        left, _, right = torch.linalg.svd(codes.T @ projected)
+        codes = (projected @ rotation.float()).sign()
+        left, _, right = torch.linalg.svd((codes.T @ projected).double())
         rotation = right.T @ left.T
     return rotation

@@ -46,7 +46,11 @@ def pack(codes) -> Tensor:
     codes: (videos, bits) of -1 and +1
     returns: (videos, ceil(bits / 8)) uint8, in the order of `numpy.packbits`
     """
-    codes = as_codes(codes)
+    return pack_checked(as_codes(codes))
+
+
+def pack_checked(codes: Tensor) -> Tensor:
+    """`pack` for codes that `as_codes` has seen already."""
     return torch.from_numpy(np.packbits((codes > 0).cpu().numpy(), axis=1)).to(codes.device)
 
 

@@ -20,17 +20,21 @@ to the expected sum of rel_r * precision@r. AP@K is that sum over ranks r <= K, 
 and 0 where that is 0. K may exceed the database: ranks behind its end add nothing, and a divisor K stays K.
 """
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import scipy.sparse
+import scipy  # whose parts are loaded when first used: they take longer than the rest of the core
 import torch
 from torch import Tensor
 
 from . import search
 from .codes import as_tensor
+from .histograms import item_histograms, relevant_histograms
 
 KS = (5, 20, 40, 60, 80, 100)
 SELF_MATCHES = ("included", "excluded")
@@ -91,12 +95,17 @@ def evaluate(
     labels = _label_pair(query_labels, database_labels, len(queries), len(database))
     own = _own_positions(self_match, query_ids, database_ids, len(queries), len(database))
 
-    searched = list(_search(queries, database, *labels, own, ks, normalisation))
-    items, relevant, by_index = (np.concatenate(parts) for parts in zip(*searched, strict=True))
+    depth = min(max(ks), len(database) - int((own >= 0).any()))
+    with ThreadPoolExecutor(1) as beside:  # counting takes one core, and lets another go on searching
+        nearest = beside.submit(search.nearest, queries, database, depth, own) if depth else None
+        items = item_histograms(queries, database, own)
+        neighbours = nearest.result()[0].cpu().numpy() if nearest else np.empty((len(queries), 0), dtype=int)
+    relevant, found = relevant_histograms(queries, database, *labels, own, neighbours)
+    by_index = average_precision(found, ks, relevant.sum(axis=1), normalisation)
     expected, lower, upper = tie_aware_average_precision(items, relevant, ks, normalisation)
 
-    retrieved, found = items.cumsum(axis=1), relevant.cumsum(axis=1)
-    relevant_share, total = _ratio(relevant, items), found[:, -1:]
+    retrieved, retrieved_relevant = items.cumsum(axis=1), relevant.cumsum(axis=1)
+    relevant_share, total = _ratio(relevant, items), retrieved_relevant[:, -1:]
     hits = np.stack([(_items_within(k, items) * relevant_share).sum(axis=1) for k in ks], axis=1)
     ranked = _items_within(max(ks), items)
     with_relevant = int((total > 0).sum())
@@ -106,8 +115,8 @@ def evaluate(
         lower=lower.mean(axis=0), upper=upper.mean(axis=0),
         precision=(hits / np.array(ks)).mean(axis=0),
         recall=_ratio(hits, total).sum(axis=0) / max(with_relevant, 1),
-        precision_by_radius=_ratio(found, retrieved).mean(axis=0),
-        recall_by_radius=_ratio(found, total).sum(axis=0) / max(with_relevant, 1),
+        precision_by_radius=_ratio(retrieved_relevant, retrieved).mean(axis=0),
+        recall_by_radius=_ratio(retrieved_relevant, total).sum(axis=0) / max(with_relevant, 1),
         tie_rate=float(ranked[items > 1].sum() / max(ranked.sum(), 1)),
         per_query_expected=expected,
         queries=len(queries), database_size=len(database), queries_without_relevant=len(queries) - with_relevant,
@@ -194,22 +203,6 @@ def audit(ks, values, mean_relevant: float | None = None, tolerance: float = 0.0
         if mean_relevant is not None and k * (value - slack) > mean_relevant
     ]
     return falls + excesses
-
-
-def _search(queries, database, query_labels, database_labels, own, ks, normalisation) -> Iterator[tuple]:
-    """Per chunk of queries: items and relevant items per distance (rows, bits + 1), and AP@K with ties by index."""
-    bins = queries.shape[1] + 2  # distances 0..bits, and one for the item that is left out
-    by_class = database_labels.T.tocsr()
-    for rows, distances in search.distance_chunks(queries, database, torch.from_numpy(own).to(queries.device)):
-        is_relevant = torch.from_numpy(_is_relevant(query_labels[rows], by_class, own[rows])).to(queries.device)
-        bin_of_pair = distances.add_(torch.arange(len(distances), device=queries.device)[:, None] * bins)
-        counts = [
-            torch.bincount(some_bins, minlength=len(distances) * bins).view(-1, bins)[:, :-1].cpu().numpy()
-            for some_bins in (bin_of_pair.view(-1), bin_of_pair[is_relevant])
-        ]
-        neighbours, _ = search.nearest_in_place(bin_of_pair, min(max(ks), len(database)))
-        found = is_relevant.gather(1, neighbours).cpu().numpy()
-        yield *counts, average_precision(found, ks, counts[1].sum(axis=1), normalisation)
 
 
 def _walk(items: np.ndarray, relevant: np.ndarray, depth: int) -> tuple:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .codes import as_codes, as_tensor, pack
+from .codes import as_codes, as_tensor, pack_checked
 
 WORK_SPACE_BYTES = 32 * 2**20
 
@@ -30,42 +30,56 @@ def hamming_distances(queries, database) -> Tensor:
 def nearest(queries, database, k: int, exclude=None) -> tuple[Tensor, Tensor]:
     """The k nearest database items of every query, by distance, and by database index among equal distances.
 
-    queries: (queries, bits) of -1 and +1; database: (items, bits) of -1 and +1
+    queries: (queries, bits) of -1 and +1; database: (items, bits) of -1 and +1, on the same device
     exclude: (queries,) int64, the database index to leave out for each query, -1 for none; see `positions_by_id`
     returns: indices (queries, k) int64 and distances (queries, k) int16, nearest first
     Raises ValueError if k is less than 1, or more than the items that every query can be given.
     """
-    queries, database = as_code_pair(queries, database)
-    excluded = _as_excluded(exclude, len(queries), len(database)).to(queries.device)
-    available = len(database) - int((excluded >= 0).any())
-    if not 1 <= k <= available:
-        raise ValueError(
-            f"found k = {k}, expected 1 to {available}, the number of database items that every query can be given; "
-            "ask for fewer neighbours"
-        )
-    if queries.device.type == "cpu":
-        return _nearest_packed(queries, database, k, excluded)
-    indices = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
-    distances = torch.empty(len(queries), k, dtype=torch.int16, device=queries.device)
-    for rows, chunk in distance_chunks(queries, database, excluded):
-        indices[rows], distances[rows] = nearest_in_place(chunk, k)
-    return indices, distances
+    return Index(database).nearest(queries, k, exclude)
 
 
-def _nearest_packed(queries: Tensor, database: Tensor, k: int, excluded: Tensor) -> tuple[Tensor, Tensor]:
-    """`nearest` over packed codes, by faiss: it counts differing bits where a matrix product would multiply them."""
-    import faiss  # only here: most of the core does without
+class Index:
+    """A database of codes, (items, bits) of -1 and +1, checked and packed once and searched as often as wanted."""
 
-    packed = pack(database).numpy()
-    index = faiss.IndexBinaryFlat(8 * packed.shape[1])
-    index.use_heap = False  # by counting, which keeps the first of equally near items, in their order
-    index.add(packed)
-    one_more = min(k + int((excluded >= 0).any()), len(database))
-    distances, indices = map(torch.from_numpy, index.search(pack(queries).numpy(), one_more))
-    # Of one more than asked for, the excluded item goes, or else the last.
-    kept = indices != excluded.unsqueeze(1)
-    kept &= kept.cumsum(dim=1) <= k
-    return indices[kept].view(-1, k), distances[kept].view(-1, k).to(torch.int16)
+    def __init__(self, database):
+        self.codes = as_codes(database)
+        self.packed = None
+        if self.codes.device.type == "cpu":
+            import faiss  # only here: most of the core does without
+
+            packed = pack_checked(self.codes).numpy()
+            self.packed = faiss.IndexBinaryFlat(8 * packed.shape[1])
+            self.packed.use_heap = False  # by counting, which keeps the first of equally near items, in their order
+            self.packed.add(packed)
+
+    def nearest(self, queries, k: int, exclude=None) -> tuple[Tensor, Tensor]:
+        """As the function `nearest`."""
+        queries, database = as_codes(queries), self.codes
+        _check_bits(queries, database)
+        excluded = _as_excluded(exclude, len(queries), len(database)).to(queries.device)
+        available = len(database) - int((excluded >= 0).any())
+        if not 1 <= k <= available:
+            raise ValueError(
+                f"found k = {k}, expected 1 to {available}, the number of database items that every query can be given; "
+                "ask for fewer neighbours"
+            )
+        if self.packed:
+            return self._nearest_packed(queries, k, excluded)
+        indices = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
+        distances = torch.empty(len(queries), k, dtype=torch.int16, device=queries.device)
+        for rows, chunk in distance_chunks(queries, database, excluded):
+            indices[rows], distances[rows] = nearest_in_place(chunk, k)
+        return indices, distances
+
+    def _nearest_packed(self, queries: Tensor, k: int, excluded: Tensor) -> tuple[Tensor, Tensor]:
+        """By faiss, which counts differing bits where a matrix product would multiply them."""
+        one_more = min(k + int((excluded >= 0).any()), len(self.codes))
+        found = self.packed.search(pack_checked(queries).numpy(), one_more)
+        distances, indices = map(torch.from_numpy, found)
+        # Of one more than asked for, the excluded item goes, or else the last.
+        kept = indices != excluded.unsqueeze(1)
+        kept &= kept.cumsum(dim=1) <= k
+        return indices[kept].view(-1, k), distances[kept].view(-1, k).to(torch.int16)
 
 
 def positions_by_id(query_ids: Sequence, database_ids: Sequence) -> np.ndarray:
@@ -89,12 +103,16 @@ def positions_by_id(query_ids: Sequence, database_ids: Sequence) -> np.ndarray:
 def as_code_pair(queries, database) -> tuple[Tensor, Tensor]:
     """Both sets of codes as int8, checked to have the same number of bits."""
     queries, database = as_codes(queries), as_codes(database)
+    _check_bits(queries, database)
+    return queries, database
+
+
+def _check_bits(queries: Tensor, database: Tensor) -> None:
     if queries.shape[1] != database.shape[1]:
         raise ValueError(
             f"found queries of {queries.shape[1]} bits and a database of {database.shape[1]} bits, expected the same "
             "number; encode both with the same model"
         )
-    return queries, database
 
 
 def query_chunks(queries: int, items: int, bytes_per_pair: int) -> Iterator[slice]:

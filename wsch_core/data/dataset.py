@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.sparse
+import scipy  # whose parts are loaded when first used: they take longer than the rest of the core
 
 from .definition import SPLITS, Definition, SplitFiles, load_definition
 from .disk import DiskFeatures, open_features
