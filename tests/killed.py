@@ -17,7 +17,8 @@ import torch
 
 from wsch_core import Settings, fit, load_dataset
 from wsch_core.paths import outputs_folder
-from wsch_core.run import Run, load_run, read_tensors
+from wsch_core.run import Run, load_run
+from wsch_core.tensors import read_tensors
 
 torch.set_num_threads(1)
 

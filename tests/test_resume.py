@@ -13,7 +13,7 @@ from test_train import assert_same_run
 
 from wsch_core import fit, load_run
 from wsch_core.checkpoint import restore_newest
-from wsch_core.run import read_tensors
+from wsch_core.tensors import read_tensors
 from wsch_core.train import TrainingState
 
 SCRIPT = Path(__file__).parent / "killed.py"
@@ -84,10 +84,10 @@ def test_a_second_process_on_a_run_is_refused(tiny, tiny_settings):
 
 
 def test_a_failed_save_leaves_the_checkpoint_before_it(tiny, tiny_settings, monkeypatch):
-    from wsch_core import run as run_module
+    from wsch_core import tensors as tensors_module
 
     whole = fit(tiny_settings, tiny, name="whole", callbacks=[])
-    save_file, calls = run_module.save_file, []
+    save_file, calls = tensors_module.save_file, []
 
     def full_disk(tensors, path, metadata):
         calls.append(path)
@@ -98,7 +98,7 @@ def test_a_failed_save_leaves_the_checkpoint_before_it(tiny, tiny_settings, monk
 
     complaint = r"checkpoint-\d+\.safetensors cannot be written \(No space left on device\)"
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "save_file", full_disk)
+        patch.setattr(tensors_module, "save_file", full_disk)
         with pytest.raises(OSError, match=complaint):
             fit(tiny_settings, tiny, name="full", callbacks=[])
     assert len(load_run("full").checkpoints()) == 2

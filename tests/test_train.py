@@ -12,8 +12,9 @@ from wsch_core import Settings, encode, evaluate_run, fit, load_run
 from wsch_core.checkpoint import state_tensors
 from wsch_core.data import load_dataset
 from wsch_core.progress import Progress, ProgressLine, describe, format_seconds
-from wsch_core.run import list_runs, read_tensors, save_tensors
+from wsch_core.run import list_runs
 from wsch_core.schedule import Pass
+from wsch_core.tensors import read_tensors, save_tensors
 from wsch_core.train import _read_losses, learning_rate, new_state
 
 TIMINGS = ("seconds", "videos_per_second")

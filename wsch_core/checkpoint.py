@@ -19,19 +19,11 @@ from torch import Tensor
 
 from .data import Dataset
 from .device import resolve_precision
+from .files import write_whole
 from .paths import PROJECT
-from .run import (
-    CHECKPOINTED,
-    KEPT_CHECKPOINTS,
-    Run,
-    create_run,
-    load_run,
-    load_weights,
-    read_tensors,
-    save_tensors,
-    write_whole,
-)
+from .run import CHECKPOINTED, KEPT_CHECKPOINTS, Run, create_run, load_run
 from .settings import Settings
+from .tensors import load_weights, read_tensors, save_tensors
 
 if TYPE_CHECKING:
     from .train import TrainingState
@@ -179,7 +171,7 @@ def restore_newest(run: Run, state: TrainingState) -> None:
     checkpoints = run.checkpoints()
     for path in checkpoints:
         try:
-            tensors = read_tensors(path)
+            tensors = read_tensors(path, run.folder)
             _restore(state, tensors, path)
         except OSError as error:
             warnings.warn(f"{error} Going on from the one before.", RuntimeWarning, stacklevel=2)
