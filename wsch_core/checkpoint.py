@@ -197,10 +197,21 @@ def _restore(state: TrainingState, tensors: dict[str, Tensor], path: Path) -> No
         for name, parameter in state.model.named_parameters():
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"adam.{key}.{name}" in tensors]
             if keys:
-                state.optimizer.state[parameter] = {key: tensors[f"adam.{key}.{name}"].to(device) for key in keys}
+                moments = {key: tensors[f"adam.{key}.{name}"].to(device) for key in ("step", "exp_avg", "exp_avg_sq")}
+                _check_moments(name, parameter, moments)
+                state.optimizer.state[parameter] = moments
+        centers, counts = tensors.get("centers"), [tensors[key].item() for key in ("steps", "passes")]
+        if centers is not None and (centers.shape[1:] != (state.model.bits,) or not (centers.abs() == 1).all()):
+            raise ValueError("the centres are no codes of the network")
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError(f"steps and passes are {counts}")
         state.generator.set_state(tensors["generator"])
-        state.steps = int(tensors["steps"])
-        state.centers = tensors["centers"].to(device) if "centers" in tensors else None
-        int(tensors["passes"])
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise OSError(f"{path} is damaged (it lacks part of the training state: {error}).") from error
+        state.steps, state.centers = counts[0], None if centers is None else centers.to(device)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise OSError(f"{path} is damaged (its training state is not whole: {str(error)[:200]}).") from error
+
+
+def _check_moments(name: str, parameter: Tensor, moments: dict[str, Tensor]) -> None:
+    fits = all(moments[key].shape == parameter.shape for key in ("exp_avg", "exp_avg_sq")) and moments["step"].ndim == 0
+    if not fits or not all(moment.dtype == torch.float32 and moment.isfinite().all() for moment in moments.values()):
+        raise ValueError(f"the optimizer's state of {name} is not that of this network")

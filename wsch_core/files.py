@@ -12,6 +12,7 @@ from typing import Any
 
 TEMPORARY = ".writing-"
 MOST_BYTES = 16 * 2**20
+LONGEST_REASON = 300  # letters
 MOST_SHOWN = 120  # characters of a value in an error
 
 
@@ -22,6 +23,12 @@ def shortened(value: Any) -> str:
     except (ValueError, RecursionError):  # an integer of more digits than Python writes; lists in lists without end
         text = f"a value of the type {type(value).__name__}"
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
+
+
+def one_line(error: object) -> str:
+    """Why a library could not read a file, in one line of bearable length."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 3]}..."
 
 
 def check_file(path: Path, remedy: str, inside: Path | None = None) -> None:
@@ -66,7 +73,7 @@ def parse_json(text: str) -> Any:
 
 
 def damaged(path: Path, reason: object, remedy: str) -> OSError:
-    return OSError(f"{path} is damaged ({str(reason)[:MOST_SHOWN]}): restore it, or {remedy}.")
+    return OSError(f"{path} is damaged ({one_line(reason)}): restore it, or {remedy}.")
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:

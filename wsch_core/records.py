@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from .schedule import TASKS
+
+OURS = "WSCH"  # among the methods of metrics.json
+LARGEST = 1e300  # of a number that figures can draw
 
 
 def is_entry(entry: Any, number: int) -> bool:
@@ -35,4 +37,4 @@ def are_shares(values: Any, count: int) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < math.inf
+    return type(value) in (int, float) and abs(value) < LARGEST

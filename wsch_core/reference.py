@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ def load_checkpoint(path: Path | str) -> ReferenceCheckpoint:
     path = Path(path)
     check_file(path, "give the path of a .pth file")
     try:
-        _check_unpacked_size(path)
+        _check_archive(path)
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(
@@ -118,8 +119,10 @@ def load_checkpoint(path: Path | str) -> ReferenceCheckpoint:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _check_unpacked_size(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it holds (ValueError); torch itself never compresses."""
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it holds, or into other files (ValueError); torch writes neither."""
+    if tarfile.is_tarfile(path):
+        raise ValueError("it is a tar archive")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())

@@ -33,6 +33,7 @@ from .files import (
     TEMPORARY,
     check_file,
     damaged,
+    one_line,
     parse_json,
     read_json,
     read_text,
@@ -41,7 +42,7 @@ from .files import (
 )
 from .model import WSCH
 from .paths import outputs_folder
-from .records import are_shares, is_entry, is_evaluation
+from .records import OURS, are_shares, is_entry, is_evaluation
 from .settings import Settings, unknown_name
 from .tensors import load_weights, read_tensors
 
@@ -121,13 +122,12 @@ class Run:
         path = self.folder / "metrics.json"
         metrics = read_json(path, EVALUATE_AGAIN, self.folder)
         methods = metrics.get("methods") if isinstance(metrics, dict) else None
-        if not isinstance(methods, dict) or not methods:
-            raise damaged(path, "methods are missing", EVALUATE_AGAIN)
+        if not isinstance(methods, dict) or OURS not in methods:
+            raise damaged(path, f"{OURS} is missing among the methods", EVALUATE_AGAIN)
         for name, method in methods.items():
             if not is_evaluation(method):
                 raise damaged(path, f"{shortened(name)} is no evaluation", EVALUATE_AGAIN)
-        depths = len(next(iter(methods.values()))["ks"])
-        if not are_shares(metrics.get("real_valued"), depths):
+        if not are_shares(metrics.get("real_valued"), len(methods[OURS]["ks"])):
             raise damaged(path, "real_valued is not a list of mAP@K", EVALUATE_AGAIN)
         return metrics
 
@@ -191,9 +191,12 @@ class Run:
         check_file(path, "evaluate the run first", self.folder)
         try:
             with h5py.File(path, "r") as file:
-                return {split: _read_codes(file, split) for split in file}
+                codes = {split: _read_codes(file, split) for split in file}
         except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-            raise OSError(f"{path} is damaged ({str(error)[:300]}): evaluate the run again.") from error
+            raise OSError(f"{path} is damaged ({one_line(error)}): evaluate the run again.") from error
+        if not codes:
+            raise damaged(path, "it holds no codes", EVALUATE_AGAIN)
+        return codes
 
 
 def _read_codes(file: h5py.File, split: str) -> tuple[Tensor, list[str]]:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .files import check_file, write_whole
+from .files import check_file, one_line, write_whole
 from .model import WSCH
 
 CHECKSUM = "crc32"
@@ -31,7 +31,7 @@ def read_tensors(path: Path, inside: Path | None = None) -> dict[str, Tensor]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             expected = (file.metadata() or {}).get(CHECKSUM)
     except (SafetensorError, RuntimeError, ValueError) as error:
-        raise OSError(f"{path} is damaged ({str(error)[:300]}).") from error
+        raise OSError(f"{path} is damaged ({one_line(error)}).") from error
     if expected is not None and expected != _checksum(tensors):
         raise OSError(f"{path} is damaged (its content does not fit its checksum).")
     return tensors

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import scipy.sparse
 
+from ..files import one_line
 from .definition import SPLITS, Definition, SplitFiles, load_definition
 from .disk import DiskFeatures, open_features
 from .features import Features, check_files, fingerprint, read_features, read_ids
@@ -83,7 +84,9 @@ class Split:
                 try:
                     pictures += [(place, stored[row]) for place, row in wanted]
                 except OSError as error:
-                    raise OSError(f"{file.filename}: 'keyframes' cannot be read ({error}): copy it again.") from error
+                    raise OSError(
+                        f"{file.filename}: 'keyframes' cannot be read ({one_line(error)}): copy it again."
+                    ) from error
                 start += len(stored)
         if len(pictures) != len(videos):
             raise ValueError(
@@ -159,8 +162,6 @@ def load_dataset(name: str, hold: str = "auto") -> Dataset:
         from .demo import build_demo  # only here: it needs scikit-learn
 
         build_demo(definition.folder)
-    elif definition.builder:
-        raise ValueError(f"{name}: builder is {definition.builder!r}: the only built-in builder is 'demo'.")
     splits: dict[str, Split] = {}
     for split, files in definition.splits.items():
         splits[split] = splits[files.same_as] if files.same_as else Split(split, definition, files, hold)

@@ -31,6 +31,7 @@ SPLITS = ("train", "database", "query")
 METRIC_DEPTHS = (5, 20, 40, 60, 80, 100)
 MOST_SIZE, MOST_CLASSES = 10**6, 10**5
 MOST_NAME = 250  # bytes of a file's name
+MOST_BYTES, MOST_DOTS = 2**20, 1000
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ def load_definition(name: str) -> Definition:
 def read_definition(path: Path) -> Definition:
     """Read one definition file; every complaint names the file and the field (ValueError)."""
     try:
-        table = tomllib.loads(read_text(path, "write the definition again"))
+        text = read_text(path, "write the definition again", most=MOST_BYTES)
+        _check_dots(text)
+        table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a TOML file: {str(error)[:200]}.") from error
     known = [f.name for f in fields(Definition) if f.name not in ("name", "splits")]
@@ -108,10 +111,23 @@ def read_definition(path: Path) -> Definition:
         splits=_read_splits(path, table),
         folder=data_folder() / folder,
         about=_take(path, table, "about", str, ""),
-        builder=_take(path, table, "builder", str, ""),
+        builder=_read_builder(path, table),
         settings=_read_settings(path, table),
         published=_read_published(path, table),
     )
+
+
+def _check_dots(text: str) -> None:
+    """Refuse names of very many parts, for which Python's reader takes time that grows with their square."""
+    if any(part.count(".") > MOST_DOTS for line in text.splitlines() for part in line.split("=")):
+        raise ValueError(f"a name of more than {MOST_DOTS:,} parts")
+
+
+def _read_builder(path: Path, table: Mapping[str, Any]) -> str:
+    builder = _take(path, table, "builder", str, "")
+    if builder not in ("", "demo"):
+        raise ValueError(f"{path}: builder is {shortened(builder)}: the only built-in builder is 'demo'.")
+    return builder
 
 
 def _take(path: Path, table: Mapping[str, Any], key: str, kind: type, default: Any = None) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import one_line
 from ..losses import directions
 from .definition import Definition
 from .hdf5 import MOST_COMPRESSED, check_storage, find, open_hdf5
@@ -187,7 +188,9 @@ def read_chunks(path: Path, key: str, most: int | None = None) -> Iterator[tuple
                 with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
                     chunk = data[start : start + step].astype(np.float32, copy=False)
             except OSError as error:
-                raise OSError(f"{path}: {key!r} cannot be read at video {start} ({error}): copy it again.") from error
+                raise OSError(
+                    f"{path}: {key!r} cannot be read at video {start} ({one_line(error)}): copy it again."
+                ) from error
             yield start, torch.from_numpy(chunk)
 
 
@@ -231,7 +234,7 @@ def read_ids(folder: Path, split: str, files: tuple[str, ...], videos: int) -> l
                 ids += stored.asstr()[:].tolist()
             except (OSError, UnicodeDecodeError) as error:
                 raise OSError(
-                    f"{folder / name}: 'ids' cannot be read ({error}): store them again, in UTF-8."
+                    f"{folder / name}: 'ids' cannot be read ({one_line(error)}): store them again, in UTF-8."
                 ) from error
     if len(ids) != videos or len(set(ids)) != videos:
         raise ValueError(
@@ -252,5 +255,5 @@ def fingerprint(folder: Path, files: tuple[str, ...], key: str) -> str:
                 for row in np.linspace(0, len(data) - 1, min(64, len(data))).astype(int):
                     digest.update(np.ascontiguousarray(data[row]).tobytes())
             except OSError as error:
-                raise OSError(f"{folder / name}: {key!r} cannot be read ({error}): copy it again.") from error
+                raise OSError(f"{folder / name}: {key!r} cannot be read ({one_line(error)}): copy it again.") from error
     return digest.hexdigest()[:16]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import h5py
 
-from ..files import check_file, shortened
+from ..files import check_file, one_line, shortened
 
 MOST_LINKS = 16  # soft links followed on the way to one data set; more are a circle
 MOST_PARTS = 64  # of a path
@@ -23,7 +23,7 @@ def open_hdf5(path: Path) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         reason = "it is cut off" if "truncated" in str(error) else "it is not HDF5 or is damaged"
-        raise OSError(f"{path} cannot be read as HDF5 ({reason}: {error}): copy the file again.") from error
+        raise OSError(f"{path} cannot be read as HDF5 ({reason}: {one_line(error)}): copy the file again.") from error
 
 
 def find(file: h5py.File, key: str) -> h5py.Dataset | h5py.Group | None:
@@ -37,7 +37,7 @@ def find(file: h5py.File, key: str) -> h5py.Dataset | h5py.Group | None:
         if isinstance(found, h5py.Dataset):
             _check_place(file, key, found)
     except (KeyError, RuntimeError, TypeError, OSError) as error:
-        raise OSError(f"{file.filename}: {key!r} cannot be read ({error}): copy the file again.") from error
+        raise OSError(f"{file.filename}: {key!r} cannot be read ({one_line(error)}): copy the file again.") from error
     return found
 
 

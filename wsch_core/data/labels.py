@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import scipy.sparse
 
+from ..files import one_line
 from .hdf5 import check_storage, find, open_hdf5
 from .matlab import Damaged, read_matrix, sparse_matrix
 
@@ -82,9 +83,9 @@ def _read_hdf5(path: Path, key: str, check_shape: Callable[[tuple[int, ...]], No
                 check_shape(stored.shape[::-1])  # MATLAB writes columns first
                 return _read_whole(file, key, stored).T
             if isinstance(stored, h5py.Group) and {"ir", "jc"} <= set(stored) and "MATLAB_sparse" in stored.attrs:
-                return _read_sparse(file, key, int(stored.attrs["MATLAB_sparse"]), check_shape)
+                return _read_sparse(file, key, stored.attrs["MATLAB_sparse"], check_shape)
         except (Damaged, KeyError, RuntimeError, TypeError, OverflowError) as error:
-            raise OSError(f"{path}: {key!r} cannot be read ({error}): copy the file again.") from error
+            raise OSError(f"{path}: {key!r} cannot be read ({one_line(error)}): copy the file again.") from error
         if stored is not None:
             raise ValueError(f"{path}: {key!r} is not a matrix, but labels must be one multi-hot row per video.")
         names = ", ".join(name for name in file if not name.startswith("#"))[:300]
@@ -94,14 +95,16 @@ def _read_hdf5(path: Path, key: str, check_shape: Callable[[tuple[int, ...]], No
         )
 
 
-def _read_sparse(file: h5py.File, key: str, rows: int, check_shape: Callable[[tuple[int, ...]], None]):
+def _read_sparse(file: h5py.File, key: str, rows: np.integer, check_shape: Callable[[tuple[int, ...]], None]):
+    if not isinstance(rows, np.integer) or rows < 0:
+        raise Damaged("its sparse matrix does not say how many rows it has")
     starts, *others = (find(file, f"{key}/{name}") for name in ("jc", "ir", "data"))
     others = [part for part in others if part is not None]  # an empty matrix has neither rows nor values
     if not all(isinstance(part, h5py.Dataset) and part.ndim == 1 for part in (starts, *others)):
         raise Damaged("it is neither a matrix nor a sparse matrix")
-    shape = (rows, len(starts) - 1)
+    shape = (int(rows), len(starts) - 1)
     check_shape(shape)
-    if any(len(part) > rows * shape[1] for part in others):
+    if any(len(part) > max(1, shape[0] * shape[1]) for part in others):
         raise Damaged("its sparse matrix holds more values than it has places")
     parts = [_read_whole(file, f"{key}/{part.name}", part) for part in (starts, *others)]
     starts, indices, values = parts if len(others) == 2 else (parts[0], np.zeros(0, np.int64), np.zeros(0))

@@ -18,6 +18,8 @@ from typing import BinaryIO
 import numpy as np
 import scipy.sparse
 
+from ..files import one_line
+
 HEAD = 128  # bytes of text, version and byte order
 NUMBERS = {
     1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
@@ -61,7 +63,7 @@ def read_matrix(
                     raise Damaged(f"it holds more than {MOST_VARIABLES} variables")
                 file.seek(after)
     except (Damaged, zlib.error, struct.error) as error:
-        raise OSError(f"{path} cannot be read as a MATLAB file ({error}): copy the file again.") from error
+        raise OSError(f"{path} cannot be read as a MATLAB file ({one_line(error)}): copy the file again.") from error
     raise ValueError(
         f"{path} has no variable {key!r}; it holds {', '.join(filter(None, names)) or 'nothing'}"[:400]
         + ": name the right one as labels_key in the definition."
@@ -186,7 +188,7 @@ def sparse_matrix(values: np.ndarray, rows: np.ndarray, starts: np.ndarray, shap
         matrix = scipy.sparse.csc_array((values[:count], rows[:count], starts), shape=shape)
         matrix.check_format(full_check=True)
     except (ValueError, OverflowError) as error:
-        raise Damaged(f"its sparse matrix contradicts itself: {error}") from error
+        raise Damaged(f"its sparse matrix contradicts itself: {one_line(error)}") from error
     return matrix
 
 

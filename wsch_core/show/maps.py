@@ -28,7 +28,7 @@ from ..data import Dataset, Split
 from ..data.hdf5 import check_storage, find
 from ..device import resolve_device
 from ..evaluation import OURS
-from ..files import write_whole
+from ..files import check_file, one_line, write_whole
 from ..run import Run, list_runs, load_run
 from ..search import positions_by_id
 from ..train import encode
@@ -267,6 +267,7 @@ def _write(made: Map, key: dict) -> None:
 
 
 def _read(path: Path, videos: int) -> tuple[np.ndarray, np.ndarray, float]:
+    check_file(path, "make it again")
     try:
         with h5py.File(path, "r") as file:
             coordinates, neighbours = (find(file, name) for name in ("coordinates", "neighbours"))
@@ -280,7 +281,7 @@ def _read(path: Path, videos: int) -> tuple[np.ndarray, np.ndarray, float]:
         if not np.isfinite(found[0]).all() or found[1].min() < 0 or found[1].max() >= videos:
             raise ValueError("points or neighbours lie outside the map")
     except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise OSError(f"{path} is damaged ({str(error)[:300]}): remove it, and it is made again.") from error
+        raise OSError(f"{path} is damaged ({one_line(error)}): remove it, and it is made again.") from error
     return found
 
 
