@@ -214,12 +214,15 @@ METRICS = JSON | {
     "values above one": ours(expected=[2.0] * 6),
     "values of 400 digits": ours(expected=[10**400] * 6),
     "too few values": ours(expected=[0.5]),
+    "no code health": json_of(lambda content: content.pop("code_health") and None),
+    "code health of no videos": json_of(lambda content: content["code_health"].update(videos=0)),
+    "code health of text": json_of(lambda content: content["code_health"].update(distinct=MARKUP)),
     "no real values": json_of(lambda content: content.pop("real_valued") and None),
     "real values are texts": json_of(lambda content: content.update(real_valued=["a"] * 6)),
 }
 NAMES = ["", ".", "..", "../r", "a/../../b", "/etc/passwd", "/", "~", "~root", "a\0b", "a\nb", "a/b", "a\\b",
-         "-rf", ".hidden", "x" * 101, "x" * 10**6, "é" * 100 + "\u0301", "猫" * 100, "con:", "a b", MARKUP, "$(touch executed)",
-         "\ud800", "%00", 5, None, ["r"], {"a": 1}, True]  # fmt: skip
+         "-rf", ".hidden", "x" * 101, "x" * 10**6, "é" * 100 + "\u0301", "猫" * 100, "con:", "a b", MARKUP,
+         "$(touch executed)", "\ud800", "%00", 5, None, ["r"], {"a": 1}, True]  # fmt: skip
 
 
 def named(name, use):

@@ -3,10 +3,16 @@
 WSCH_MEASURED=measured.jsonl pytest ...; python tests/measured.py measured.jsonl
 """
 
+import gc
 import json
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+STATUS = Path("/proc/self/status")
 
 
 def measured(part: str, name: str, **figures: float) -> None:
@@ -15,6 +21,25 @@ def measured(part: str, name: str, **figures: float) -> None:
     if path:
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"part": part, "name": name, **figures}) + "\n")
+
+
+@contextmanager
+def taking() -> Iterator[dict[str, float]]:
+    """What the block takes: seconds, and MB of resident memory at its highest above what was in use before."""
+    gc.collect()
+    taken: dict[str, float] = {}
+    if STATUS.exists():
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before, start = _resident("VmRSS"), time.perf_counter()
+    yield taken
+    taken["seconds"] = time.perf_counter() - start
+    taken["MB"] = max(0.0, (_resident("VmHWM") - before) / 1e6)
+
+
+def _resident(field: str) -> int:
+    """Bytes; 0 where the system does not tell."""
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(field)), 0)
 
 
 def tables(lines: list[dict]) -> str:

@@ -44,7 +44,7 @@ def start_run(settings: Settings, dataset: Dataset, device: torch.device, name: 
         _check_same(run, settings, dataset)
         return run, run.record["precision"]
     precision = resolve_precision(settings.precision, device)
-    readable = re.sub(r"[^\w.+-]", "_", settings.dataset)
+    readable = re.sub(r"[^A-Za-z0-9.+-]", "_", settings.dataset).lstrip("-.+")[:60] or "run"
     name = name or f"{readable}-{settings.bits}bits-{datetime.now():%Y%m%d-%H%M%S}"
     return create_run(name, describe_run(settings, dataset, device, precision)), precision
 

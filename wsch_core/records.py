@@ -6,6 +6,7 @@ from typing import Any
 
 from .schedule import TASKS
 
+HEALTH = ("videos", "distinct", "constant_bits", "mean_absolute_balance", "mean_absolute_correlation")
 OURS = "WSCH"  # among the methods of metrics.json
 LARGEST = 1e300  # of a number that figures can draw
 
@@ -30,6 +31,11 @@ def is_evaluation(method: Any) -> bool:
         return False
     told = all(isinstance(method.get(name), str) for name in ("self_match", "normalisation"))
     return told and all(are_shares(method.get(name), len(ks)) for name in ("expected", "lower", "upper"))
+
+
+def is_health(found: Any) -> bool:
+    """Whether an entry of metrics.json says how well bits are used."""
+    return isinstance(found, dict) and all(_is_number(found.get(name)) for name in HEALTH) and found["videos"] >= 1
 
 
 def are_shares(values: Any, count: int) -> bool:

@@ -42,7 +42,7 @@ from .files import (
 )
 from .model import WSCH
 from .paths import outputs_folder
-from .records import OURS, are_shares, is_entry, is_evaluation
+from .records import OURS, are_shares, is_entry, is_evaluation, is_health
 from .settings import Settings, unknown_name
 from .tensors import load_weights, read_tensors
 
@@ -129,6 +129,8 @@ class Run:
                 raise damaged(path, f"{shortened(name)} is no evaluation", EVALUATE_AGAIN)
         if not are_shares(metrics.get("real_valued"), len(methods[OURS]["ks"])):
             raise damaged(path, "real_valued is not a list of mAP@K", EVALUATE_AGAIN)
+        if not is_health(metrics.get("code_health")):
+            raise damaged(path, "code_health is not whole", EVALUATE_AGAIN)
         return metrics
 
     def checkpoints(self) -> list[Path]:
@@ -264,7 +266,8 @@ def run_name(prefix: str, settings: Settings, dataset: Dataset) -> str:
     """A run's name that tells what is in it, the same for the same settings and features:
     "ablation-joint-64bits-seed1-3fa2c1"."""
     digest = hashlib.sha256(json.dumps(_identity(settings, dataset), sort_keys=True).encode()).hexdigest()
-    return f"{re.sub(r'[^A-Za-z0-9.+]+', '-', prefix)[:60]}-{settings.bits}bits-seed{settings.seed}-{digest[:6]}"
+    readable = re.sub(r"[^A-Za-z0-9.+]+", "-", prefix).lstrip("-.+")[:60] or "run"
+    return f"{readable}-{settings.bits}bits-seed{settings.seed}-{digest[:6]}"
 
 
 def _identity(settings: Settings, dataset: Dataset) -> dict[str, Any]:

@@ -113,6 +113,7 @@ class Settings:
 
     def _check_schedule(self) -> None:
         turn = parse_cycle(self.cycle)
+        self._require("pretrain_epochs", self.pretrain_epochs <= MOST_PASSES, f"at most {MOST_PASSES:,} passes")
         passes = self.pretrain_epochs + self.epochs * len(turn)
         self._require("epochs", passes <= MOST_PASSES, f"such that a run has at most {MOST_PASSES:,} passes")
         if self.epochs == 0:
