@@ -150,7 +150,7 @@ def test_twenty_runs_are_compared(trained, tiny, tmp_path):
     assert taken["seconds"] < 60
 
 
-def test_ten_thousand_history_lines_are_read_drawn_and_resumed(trained, tiny, tiny_settings, tmp_path, capsys):
+def test_ten_thousand_history_lines_are_read_and_drawn(trained, tmp_path, capsys):
     from wsch_core.show.figures import loss_curves
     from wsch_core.show.style import save
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .train import TrainingState
 
 LARGEST_SHARE = 0.1  # of the time may go into checkpoints; where passes are short they are written less often
+ON_CPU = "bit for bit, on this machine with as many threads"
+ON_GPU = "to rounding errors: kernels of the GPU add in an order that is not fixed"
 PACKAGES = ("torch", "numpy", "scipy", "h5py", "safetensors")
 
 
@@ -62,6 +64,7 @@ def describe_run(settings: Settings, dataset: Dataset, device: torch.device, pre
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
         "precision": precision,
+        "repeats": ON_GPU if device.type == "cuda" else ON_CPU,
         "threads": torch.get_num_threads(),  # another number sums in another order: the same run to rounding errors
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "git_commit": _git_commit(),
