@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from browser import CHROMIUM, needs_browser, opened, run_all
-from conftest import FRAMES, VIDEOS
+from conftest import DEFINITION, FRAMES, VIDEOS, write_split
 from nbconvert import HTMLExporter
 
 from notebooks import ROOT, SMALL, run_papermill
@@ -23,8 +23,6 @@ PLANTED = "() => document.querySelectorAll('img[src=\"x\"], [onerror]').length"
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     """All four notebooks executed on a set of which every text is markup: the folder of their copies."""
-    from conftest import DEFINITION, write_split
-
     folder = tmp_path_factory.mktemp("markup")
     place = folder / "data" / "tiny"
     place.mkdir(parents=True)
@@ -48,7 +46,7 @@ def hostile(tmp_path_factory):
         yield folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def browser():
     from playwright.sync_api import sync_playwright
 
