@@ -28,7 +28,7 @@ from torch import Tensor
 
 from .codes import pack, unpack
 from .data.definition import MOST_SIZE
-from .data.hdf5 import check_storage, find
+from .data.hdf5 import check_storage, find, hdf5_image
 from .files import (
     TEMPORARY,
     check_file,
@@ -177,15 +177,14 @@ class Run:
             stored = {}
         stored[split] = (codes, ids)
 
-        def write(path: Path) -> None:
-            with h5py.File(path, "w") as file:
-                for name, (rows, names) in stored.items():
-                    group = file.create_group(name)
-                    group.attrs["bits"] = rows.shape[1]
-                    group.create_dataset("packed", data=pack(rows).numpy(), fletcher32=True)  # damage shows
-                    group.create_dataset("ids", data=names, dtype=h5py.string_dtype())
+        def fill(file: h5py.File) -> None:
+            for name, (rows, names) in stored.items():
+                group = file.create_group(name)
+                group.attrs["bits"] = rows.shape[1]
+                group.create_dataset("packed", data=pack(rows).numpy(), fletcher32=True)  # damage shows
+                group.create_dataset("ids", data=names, dtype=h5py.string_dtype())
 
-        write_whole(self.folder / "codes.h5", write)
+        write_whole(self.folder / "codes.h5", lambda path: path.write_bytes(hdf5_image(fill)))
 
     def load_codes(self) -> dict[str, tuple[Tensor, list[str]]]:
         """By split: the codes (n, b) int8 of ±1, and their ids."""

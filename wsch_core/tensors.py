@@ -20,7 +20,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors as safetensors, with a checksum that tells a damaged file from a good one."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {CHECKSUM: _checksum(contiguous)}
-    write_whole(path, lambda temporary: save_file(contiguous, temporary, metadata))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(contiguous, temporary, metadata)
+        except SafetensorError as error:  # a full disk among others
+            raise OSError(one_line(error)) from error
+
+    write_whole(path, write)
 
 
 def read_tensors(path: Path, inside: Path | None = None) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -24,6 +25,14 @@ def open_hdf5(path: Path) -> h5py.File:
     except OSError as error:
         reason = "it is cut off" if "truncated" in str(error) else "it is not HDF5 or is damaged"
         raise OSError(f"{path} cannot be read as HDF5 ({reason}: {one_line(error)}): copy the file again.") from error
+
+
+def hdf5_image(fill: Callable[[h5py.File], None]) -> bytes:
+    """An HDF5 file that `fill` has written into, made in memory: on a full disk HDF5 would end the process."""
+    with h5py.File("in memory", "w", driver="core", backing_store=False) as file:
+        fill(file)
+        file.flush()
+        return file.id.get_file_image()
 
 
 def find(file: h5py.File, key: str) -> h5py.Dataset | h5py.Group | None:

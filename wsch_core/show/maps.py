@@ -25,7 +25,7 @@ from torch import Tensor
 from ..baselines import BASELINES, fit_baseline
 from ..codes import pack
 from ..data import Dataset, Split
-from ..data.hdf5 import check_storage, find
+from ..data.hdf5 import check_storage, find, hdf5_image
 from ..device import resolve_device
 from ..evaluation import OURS
 from ..files import check_file, one_line, write_whole
@@ -252,18 +252,17 @@ def _kept(folder: Path, what: str, title: str, setup: Setup, codes: str, make: C
 
 
 def _write(made: Map, key: dict) -> None:
-    def write(path: Path) -> None:
-        with h5py.File(path, "w") as file:
-            file.attrs["made_from"] = json.dumps(key)
-            file.attrs["trustworthiness"] = made.trustworthiness
-            file["coordinates"], file["neighbours"] = made.coordinates, made.neighbours
-            file.create_dataset("ids", data=made.ids, dtype=h5py.string_dtype())
+    def fill(file: h5py.File) -> None:
+        file.attrs["made_from"] = json.dumps(key)
+        file.attrs["trustworthiness"] = made.trustworthiness
+        file["coordinates"], file["neighbours"] = made.coordinates, made.neighbours
+        file.create_dataset("ids", data=made.ids, dtype=h5py.string_dtype())
 
     try:
         made.file.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise OSError(f"{made.file.parent} cannot be made ({error.strerror}): make the run folder writable.") from error
-    write_whole(made.file, write)
+    write_whole(made.file, lambda path: path.write_bytes(hdf5_image(fill)))
 
 
 def _read(path: Path, videos: int) -> tuple[np.ndarray, np.ndarray, float]:
