@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from measured import measured, taking
 from test_train import assert_same_run
 
 from wsch_core import fit, load_run
@@ -42,9 +43,12 @@ def one_thread():
 )
 def test_a_killed_run_ends_bitwise_as_if_it_had_not_been(tiny, tiny_settings, one_thread, kills, epochs):
     settings = replace(tiny_settings, epochs=epochs)
-    told = kill_and_finish("killed", kills, seed=kills, settings=settings)
+    with taking() as taken:
+        told = kill_and_finish("killed", kills, seed=kills, settings=settings)
     assert told["finished"]
     assert told["killed"] == kills
+    if kills >= 30:
+        assert told["while_writing"] >= 1
     whole = fit(settings, tiny, name="whole", callbacks=[])
     killed = load_run("killed")
     assert_same_run(whole, killed)
@@ -52,6 +56,8 @@ def test_a_killed_run_ends_bitwise_as_if_it_had_not_been(tiny, tiny_settings, on
     assert newest[0].keys() == newest[1].keys()
     assert all(torch.equal(newest[0][name], newest[1][name]) for name in newest[0])
     assert not list(killed.folder.glob(".writing-*"))
+    counts = {"kills": kills, "survived": told["killed"], "while_writing": told["while_writing"]}
+    measured("kills", f"{len(whole.history)} passes, killed {kills} times", **counts, seconds=taken["seconds"])
 
 
 def test_without_the_random_state_a_resumed_run_ends_differently(tiny, tiny_settings, monkeypatch):

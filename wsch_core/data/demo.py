@@ -338,8 +338,8 @@ def _write_split(folder: Path, split: str, seed: int, feats, frames, digit_image
     def fill(file: h5py.File) -> None:
         file.attrs.update(builder="wsch_core.data.demo", builder_version=BUILDER_VERSION, seed=seed)
         file["feats"] = feats
-        stored = {"chunks": (1, FRAMES, SIDE, SIDE), "compression": "gzip", "compression_opts": 1}
-        file.create_dataset("keyframes", data=frames.numpy(), **stored)
+        chunks = (1, FRAMES, SIDE, SIDE)
+        file.create_dataset("keyframes", data=frames, chunks=chunks, compression="gzip", compression_opts=1)
         file["ids"] = [f"{split}/{number:04d}" for number in range(len(feats))]
         file["digit_image"] = digit_image.numpy()
 
