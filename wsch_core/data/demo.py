@@ -337,11 +337,10 @@ def _write_split(folder: Path, split: str, seed: int, feats, frames, digit_image
 
     def fill(file: h5py.File) -> None:
         file.attrs.update(builder="wsch_core.data.demo", builder_version=BUILDER_VERSION, seed=seed)
-        file["feats"] = feats
-        chunks = (1, FRAMES, SIDE, SIDE)
+        file["feats"], file["digit_image"] = feats, digit_image.numpy()
+        chunks = (1, *frames.shape[1:])
         file.create_dataset("keyframes", data=frames, chunks=chunks, compression="gzip", compression_opts=1)
         file["ids"] = [f"{split}/{number:04d}" for number in range(len(feats))]
-        file["digit_image"] = digit_image.numpy()
 
     (folder / f"{split}.h5").write_bytes(hdf5_image(fill))
     labels = {
