@@ -90,8 +90,8 @@ class Split:
                 start += len(stored)
         if len(pictures) != len(videos):
             raise ValueError(
-                f"{self.definition.folder}: {', '.join(self.files.features)} hold keyframes of {start} videos, but features "
-                f"of {len(self)}: every video needs its own, in the same order."
+                f"{self.definition.folder}: {', '.join(self.files.features)} hold keyframes of {start} videos, but "
+                f"features of {len(self)}: every video needs its own, in the same order."
             )
         return np.stack([picture for _, picture in sorted(pictures, key=lambda pair: pair[0])])
 
