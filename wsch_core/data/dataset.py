@@ -9,7 +9,7 @@ from functools import cached_property
 
 import h5py
 import numpy as np
-import scipy.sparse
+import scipy  # whose parts are loaded when first used: they take longer than the rest of the core
 
 from ..files import one_line
 from .definition import SPLITS, Definition, SplitFiles, load_definition

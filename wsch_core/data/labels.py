@@ -7,7 +7,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import scipy.sparse
+import scipy  # whose parts are loaded when first used: they take longer than the rest of the core
 
 from ..files import one_line
 from .hdf5 import check_storage, find, open_hdf5

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import scipy.sparse
+import scipy  # whose parts are loaded when first used: they take longer than the rest of the core
 
 from ..files import one_line
 
