@@ -12,7 +12,7 @@ def test_published_counts(frames, ratio, hidden):
 
 
 def test_hiding_nothing_is_refused():
-    with pytest.raises(ValueError, match="hides none of a video's 1 frames"):
+    with pytest.raises(ValueError, match="videos of one frame cannot be trained on"):
         hidden_count(1, 0.9)
 
 
