@@ -2,22 +2,26 @@
 
     python killed.py NAME KILLS SEED SETTINGS_JSON
 
-Every child resumes the run and is killed with SIGKILL after a random time, wherever it is then. The children are forked
+Every child resumes the run and is killed with SIGKILL after a random time, wherever it is then; every third while it writes
+a file, if it does within a second. The children are forked
 from a process that has imported everything and computed nothing, so that a kill costs no start-up.
 """
 
 import json
+import math
 import os
 import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 import torch
 
-from wsch_core import Settings, fit, load_dataset
+from wsch_core import Settings, checkpoint, fit, load_dataset
 from wsch_core.paths import outputs_folder
-from wsch_core.run import Run, load_run, read_tensors
+from wsch_core.run import Run, load_run
+from wsch_core.tensors import read_tensors
 
 torch.set_num_threads(1)
 
@@ -27,10 +31,12 @@ def train(name: str, settings: Settings) -> Run:
     return fit(settings, load_dataset("tiny"), name=name, callbacks=[], resume=started)
 
 
-def start(name: str, settings: Settings) -> int:
+def start(name: str, settings: Settings, often: bool = False) -> int:
+    """often: write a checkpoint after every pass, whatever it costs"""
     child = os.fork()
     if child == 0:
         status = 1
+        checkpoint.LARGEST_SHARE = math.inf if often else checkpoint.LARGEST_SHARE
         try:
             train(name, settings)
             status = 0
@@ -39,11 +45,21 @@ def start(name: str, settings: Settings) -> int:
     return child
 
 
+def wait_for_a_write(folder: Path, seconds: float = 1.0) -> None:
+    """Until a file is being written, so that some kills strike just then."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not any(folder.glob(".writing-*")):
+        time.sleep(0.0002)
+
+
 def main(name: str, kills: int, seed: int, settings: Settings) -> None:
     draw, killed, while_writing = random.Random(seed), 0, 0
     while killed < kills:
-        child = start(name, settings)
+        in_a_write = killed % 3 == 2
+        child = start(name, settings, often=in_a_write)
         time.sleep(draw.uniform(0.02, 0.3))
+        if in_a_write:
+            wait_for_a_write(outputs_folder() / name)
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
@@ -51,8 +67,8 @@ def main(name: str, kills: int, seed: int, settings: Settings) -> None:
         killed += 1
         run = load_run(name)
         while_writing += any(run.folder.glob(".writing-*"))
-        for checkpoint in run.checkpoints():
-            read_tensors(checkpoint)  # whole, whatever was going on
+        for path in run.checkpoints():
+            read_tensors(path)  # whole, whatever was going on
     os.waitpid(start(name, settings), 0)
     print(json.dumps({"killed": killed, "while_writing": while_writing, "finished": load_run(name).finished}))
 

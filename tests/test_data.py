@@ -184,7 +184,7 @@ LABEL_FAULTS = {
     "too few rows": (lambda path: scipy.io.savemat(path, {"labels": np.eye(4, 3)}), ValueError, r"shape \(4, 3\), but its feature file holds 5 videos"),
     "too many classes": (lambda path: scipy.io.savemat(path, {"labels": np.eye(5, 4)}), ValueError, r"has 4 columns, but the definition says 3 classes"),
     "not multi-hot": (lambda path: scipy.io.savemat(path, {"labels": np.eye(5, 3) * 2}), ValueError, r"values other than 0 and 1"),
-    "text": (lambda path: scipy.io.savemat(path, {"labels": np.array([["abc"]])}), ValueError, r"holds <U3, but labels must be numbers"),
+    "text": (lambda path: scipy.io.savemat(path, {"labels": np.array([["abc"]])}), ValueError, r"holds text, but labels must be numbers"),
 }  # fmt: skip
 
 

@@ -64,16 +64,20 @@ def test_train_runs_and_keeps_everything(executed):
 
 @pytest.mark.slow
 def test_train_gives_what_python_gives(executed, tiny, tmp_path):
-    from wsch_core import fit, load_run, settings_for
-    from wsch_core.run import read_tensors
+    from wsch_core import evaluate_run, fit, load_run, settings_for
+    from wsch_core.tensors import read_tensors
 
     _, _, folder = executed
     settings = load_run("small").settings
     chosen = {name: value for name, value in SMALL.items() if name != "dataset"}
     assert settings == settings_for(tiny, **chosen)
-    ours = read_tensors(fit(settings, tiny, name="python", callbacks=[]).folder / "weights.safetensors")
-    theirs = read_tensors(folder / "weights.safetensors")
+    run = fit(settings, tiny, name="python", callbacks=[])
+    ours, theirs = (read_tensors(place / "weights.safetensors") for place in (run.folder, folder))
     assert all(ours[name].equal(theirs[name]) for name in ours)
+    results, stored = evaluate_run(run, tiny), load_run("small").load_codes()
+    assert all(stored[name][0].equal(codes) for name, codes in results.codes.items())
+    assert run.load_codes()["query"][1] == stored["query"][1]
+    assert run.metrics == load_run("small").metrics
 
 
 @pytest.mark.slow

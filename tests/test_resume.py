@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from measured import measured, taking
 from test_train import assert_same_run
 
 from wsch_core import fit, load_run
 from wsch_core.checkpoint import restore_newest
-from wsch_core.run import read_tensors
+from wsch_core.tensors import read_tensors
 from wsch_core.train import TrainingState
 
 SCRIPT = Path(__file__).parent / "killed.py"
@@ -42,9 +43,12 @@ def one_thread():
 )
 def test_a_killed_run_ends_bitwise_as_if_it_had_not_been(tiny, tiny_settings, one_thread, kills, epochs):
     settings = replace(tiny_settings, epochs=epochs)
-    told = kill_and_finish("killed", kills, seed=kills, settings=settings)
+    with taking() as taken:
+        told = kill_and_finish("killed", kills, seed=kills, settings=settings)
     assert told["finished"]
     assert told["killed"] == kills
+    if kills >= 30:
+        assert told["while_writing"] >= 1
     whole = fit(settings, tiny, name="whole", callbacks=[])
     killed = load_run("killed")
     assert_same_run(whole, killed)
@@ -52,6 +56,8 @@ def test_a_killed_run_ends_bitwise_as_if_it_had_not_been(tiny, tiny_settings, on
     assert newest[0].keys() == newest[1].keys()
     assert all(torch.equal(newest[0][name], newest[1][name]) for name in newest[0])
     assert not list(killed.folder.glob(".writing-*"))
+    counts = {"kills": kills, "survived": told["killed"], "while_writing": told["while_writing"]}
+    measured("kills", f"{len(whole.history)} passes, killed {kills} times", **counts, seconds=taken["seconds"])
 
 
 def test_without_the_random_state_a_resumed_run_ends_differently(tiny, tiny_settings, monkeypatch):
@@ -84,10 +90,10 @@ def test_a_second_process_on_a_run_is_refused(tiny, tiny_settings):
 
 
 def test_a_failed_save_leaves_the_checkpoint_before_it(tiny, tiny_settings, monkeypatch):
-    from wsch_core import run as run_module
+    from wsch_core import tensors as tensors_module
 
     whole = fit(tiny_settings, tiny, name="whole", callbacks=[])
-    save_file, calls = run_module.save_file, []
+    save_file, calls = tensors_module.save_file, []
 
     def full_disk(tensors, path, metadata):
         calls.append(path)
@@ -98,7 +104,7 @@ def test_a_failed_save_leaves_the_checkpoint_before_it(tiny, tiny_settings, monk
 
     complaint = r"checkpoint-\d+\.safetensors cannot be written \(No space left on device\)"
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "save_file", full_disk)
+        patch.setattr(tensors_module, "save_file", full_disk)
         with pytest.raises(OSError, match=complaint):
             fit(tiny_settings, tiny, name="full", callbacks=[])
     assert len(load_run("full").checkpoints()) == 2

@@ -1,12 +1,16 @@
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from wsch_core import evaluate_run, fit
+from wsch_core import Settings, evaluate_run, fit
 from wsch_core.data import load_dataset
-from wsch_core.run import find_run, run_name
+from wsch_core.paths import outputs_folder
+from wsch_core.run import _run_folder, find_run, run_name
 
 
 @pytest.fixture
@@ -52,6 +56,33 @@ def test_a_runs_name_follows_from_its_settings(tiny, short):
     assert name == run_name("ablation no/pre-training", replace(short, device="cuda"), tiny)
     assert name != run_name("ablation no/pre-training", replace(short, centers=5), tiny)
     assert fit(short, tiny, name=name, callbacks=[]).name == name
+
+
+@given(st.text(max_size=120) | st.from_regex(r"[\w.+/~-]{1,110}", fullmatch=True))
+def test_any_name_is_a_folder_below_outputs_or_refused(name):
+    try:
+        folder = _run_folder(name)
+    except ValueError as error:
+        assert "cannot be a folder name: use up to 100 letters" in str(error)  # noqa: PT017
+    else:
+        assert folder.parent == outputs_folder()
+        assert folder.name == name
+        assert folder.resolve().parent == outputs_folder()
+
+
+@given(st.text(max_size=200))
+def test_a_made_name_can_be_used_whatever_it_is_made_of(prefix):
+    features = SimpleNamespace(train=SimpleNamespace(fingerprint="f"))
+    assert _run_folder(run_name(prefix, Settings(), features)).parent == outputs_folder()
+
+
+@pytest.mark.parametrize("name", ["<img src=x>", "-rf", "...", "x" * 200, "日本"])
+def test_a_run_of_a_data_set_of_any_name_has_a_folder(tiny_folder, tiny, short, name):
+    (tiny_folder.parent / f"{name}.toml").write_text(
+        'folder = "tiny"\n' + (tiny_folder.parent / "tiny.toml").read_text()
+    )
+    data = load_dataset(name)
+    assert fit(replace(short, dataset=name), data, callbacks=[]).finished
 
 
 def test_a_run_tells_what_it_cost(tiny, short):

@@ -62,6 +62,36 @@ def test_any_text_is_read_or_refused(cycle):
         assert parse_cycle(", ".join("+".join(tasks) for tasks in turn)) == turn
 
 
+@given(st.text(max_size=60) | st.just("contrast," * 10**5))
+def test_any_text_at_all_is_read_or_refused_in_a_sentence(cycle):
+    try:
+        parse_cycle(cycle)
+    except ValueError as error:
+        assert str(error).startswith("cycle ")  # noqa: PT017
+        assert "\n" not in str(error)  # noqa: PT017
+        assert len(str(error)) < 600  # noqa: PT017
+
+
+CYCLES = ["contrast", "centers, cluster", PUBLISHED_CYCLE, "centers, cluster+contrast, contrast"]
+
+
+@given(st.sampled_from(CYCLES), st.integers(0, 30), st.integers(0, 30), st.integers(1, 40))
+def test_every_schedule_has_the_passes_it_should(cycle, pretrain_epochs, epochs, centers_every):
+    schedule = list(passes(cycle, pretrain_epochs, epochs, centers_every))
+    turn = parse_cycle(cycle)
+    searches = -(-epochs // centers_every) if ("centers",) in turn else 0
+    learning = epochs * sum(tasks != ("centers",) for tasks in turn)
+    assert [one.number for one in schedule] == list(range(pretrain_epochs + learning + searches))
+    assert sum(not one.learns for one in schedule) == searches
+    before = [one.tasks == ("centers",) for one in schedule]
+    assert all(any(before[:place]) for place, one in enumerate(schedule) if "cluster" in one.tasks)
+
+
+def test_a_schedule_without_end_is_not_waited_for():
+    assert next(passes(PUBLISHED_CYCLE, 0, 10**15)).title == "centers"
+    assert next(passes(PUBLISHED_CYCLE, 10**15, 10**15)).stage == "pretraining"
+
+
 def test_centres_may_be_found_in_every_third_turn_only():
     schedule = list(passes(PUBLISHED_CYCLE, 2, 7, centers_every=3))
     assert [p.number for p in schedule] == list(range(2 + 7 * 2 + 3))

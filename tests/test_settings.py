@@ -1,3 +1,4 @@
+import json
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
@@ -47,6 +48,9 @@ def test_defaults_are_the_published_values():
         ("attention_heads", 3, "encoder_width is 1024, which attention_heads = 3 does not divide"),
         ("ssd_head_width", 100, "ssd_head_width is 100"),
         ("tau_plus", 1.0, "tau_plus is 1.0"),
+        ("epochs", 10**9, "epochs is 1000000000: it must be such that a run has at most 200,000 passes"),
+        ("pretrain_epochs", 10**9, "pretrain_epochs is 1000000000: it must be at most 200,000 passes"),
+        ("learning_rate", 10**400, "learning_rate is 1000.*: it must be a number"),
     ],
 )
 def test_bad_values_are_refused_by_name(name, value, complaint):
@@ -84,9 +88,37 @@ def test_settings_are_frozen_and_round_trip():
     assert replace(settings, bits=64) == Settings()
 
 
+HUGE = st.sampled_from([10**400, -(10**400), 2**63, 10**5000, float("nan"), float("inf"), "x" * 10**5, [[[[]]]] * 999])
+ANYTHING = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers()) | HUGE
+    | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2) | st.binary(max_size=5)
+)  # fmt: skip
+SENSIBLE = st.fixed_dictionaries(
+    {},
+    optional={
+        "bits": st.integers(2, 4096), "seed": st.integers(0, 2**63 - 1), "epochs": st.integers(0, 1000),
+        "masking_ratio": st.floats(0.01, 0.99), "learning_rate": st.floats(1e-9, 1e3), "dataset": st.text(max_size=20),
+        "weight_cluster": st.floats(0, 1e9) | st.integers(0, 10**300), "tau_plus": st.floats(0, 0.99),
+        "cycle": st.sampled_from(["contrast", "centers, cluster", "centers, cluster+contrast, contrast"]),
+    },
+)  # fmt: skip
+
+
+@given(SENSIBLE, st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=12), ANYTHING, max_size=3))
+def test_any_dictionary_gives_settings_that_json_keeps_or_a_sentence_that_names_a_key(sensible, junk):
+    try:
+        settings = Settings.create(sensible | junk)
+    except ValueError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        assert len(str(error)) < 1500  # noqa: PT017
+        assert any(name in str(error) or repr(name)[:50] in str(error) for name in junk)  # noqa: PT017
+    else:
+        assert Settings.create(json.loads(json.dumps(settings.as_dict()))) == settings
+
+
 @given(
     st.sampled_from(NAMES),
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers()),
+    ANYTHING,
 )
 def test_any_value_is_taken_or_refused_by_name(name, value):
     try:

@@ -18,8 +18,9 @@ import sweeping
 from notebooks import ROOT, code_cells, outputs, run_papermill
 from wsch_core import evaluate_run, fit, load_run, settings_for
 from wsch_core.compare import mean_interval, paired_difference
-from wsch_core.run import list_runs, read_tensors
+from wsch_core.run import list_runs
 from wsch_core.sweep import THREADS, _threads_per_run, _unchanged_environment, plan, run_sweep
+from wsch_core.tensors import read_tensors
 
 VARIANTS = {"published": {}, "joint": {"cycle": "centers, cluster+contrast"}}
 SMALL = {

@@ -12,8 +12,9 @@ from wsch_core import Settings, encode, evaluate_run, fit, load_run
 from wsch_core.checkpoint import state_tensors
 from wsch_core.data import load_dataset
 from wsch_core.progress import Progress, ProgressLine, describe, format_seconds
-from wsch_core.run import list_runs, read_tensors, save_tensors
+from wsch_core.run import list_runs
 from wsch_core.schedule import Pass
+from wsch_core.tensors import read_tensors, save_tensors
 from wsch_core.train import _read_losses, learning_rate, new_state
 
 TIMINGS = ("seconds", "videos_per_second")
@@ -361,6 +362,7 @@ def test_settings_json_is_plain(tiny, tiny_settings):
     run = fit(tiny_settings, tiny, name="r", callbacks=[])
     record = json.loads((run.folder / "settings.json").read_text())
     assert record["settings"]["bits"] == 16
+    assert record["repeats"] == "bit for bit, on this machine with as many threads"
     assert not math.isnan(record["settings"]["learning_rate"])
 
 
@@ -372,4 +374,5 @@ def test_a_gpu_gives_what_the_cpu_gives(tiny, tiny_settings):
     for one, other in zip(on_cpu.history, on_gpu.history, strict=True):
         assert one["losses"] == pytest.approx(other["losses"], rel=1e-3)
     whole = fit(replace(tiny_settings, device="cuda"), tiny, name="whole", callbacks=[])
+    assert whole.record["repeats"].startswith("to rounding errors")
     assert whole.finished

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wsch_core import fit
-from wsch_core.run import read_tensors
+from wsch_core.tensors import read_tensors
 from wsch_core.variants import PUBLISHED, VARIANTS, choose_variants, variant_settings
 
 SMALL = {

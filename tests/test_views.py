@@ -12,8 +12,10 @@ def test_published_counts(frames, ratio, hidden):
 
 
 def test_hiding_nothing_is_refused():
-    with pytest.raises(ValueError, match="hides none of a video's 1 frames"):
+    with pytest.raises(ValueError, match="videos of one frame cannot be trained on"):
         hidden_count(1, 0.9)
+    with pytest.raises(ValueError, match=r"hides none of a video's 2 frames.*: raise it to at least 0.5"):
+        hidden_count(2, 0.4)
 
 
 @given(st.integers(1, 30), st.integers(2, 40), st.data())

@@ -19,24 +19,18 @@ from torch import Tensor
 
 from .data import Dataset
 from .device import resolve_precision
+from .files import write_whole
 from .paths import PROJECT
-from .run import (
-    CHECKPOINTED,
-    KEPT_CHECKPOINTS,
-    Run,
-    create_run,
-    load_run,
-    load_weights,
-    read_tensors,
-    save_tensors,
-    write_whole,
-)
+from .run import CHECKPOINTED, KEPT_CHECKPOINTS, Run, create_run, load_run
 from .settings import Settings
+from .tensors import load_weights, read_tensors, save_tensors
 
 if TYPE_CHECKING:
     from .train import TrainingState
 
 LARGEST_SHARE = 0.1  # of the time may go into checkpoints; where passes are short they are written less often
+ON_CPU = "bit for bit, on this machine with as many threads"
+ON_GPU = "to rounding errors: kernels of the GPU add in an order that is not fixed"
 PACKAGES = ("torch", "numpy", "scipy", "h5py", "safetensors")
 
 
@@ -52,7 +46,7 @@ def start_run(settings: Settings, dataset: Dataset, device: torch.device, name: 
         _check_same(run, settings, dataset)
         return run, run.record["precision"]
     precision = resolve_precision(settings.precision, device)
-    readable = re.sub(r"[^\w.+-]", "_", settings.dataset)
+    readable = re.sub(r"[^A-Za-z0-9.+-]", "_", settings.dataset).lstrip("-.+")[:60] or "run"
     name = name or f"{readable}-{settings.bits}bits-{datetime.now():%Y%m%d-%H%M%S}"
     return create_run(name, describe_run(settings, dataset, device, precision)), precision
 
@@ -70,6 +64,7 @@ def describe_run(settings: Settings, dataset: Dataset, device: torch.device, pre
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
         "precision": precision,
+        "repeats": ON_GPU if device.type == "cuda" else ON_CPU,
         "threads": torch.get_num_threads(),  # another number sums in another order: the same run to rounding errors
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "git_commit": _git_commit(),
@@ -179,7 +174,7 @@ def restore_newest(run: Run, state: TrainingState) -> None:
     checkpoints = run.checkpoints()
     for path in checkpoints:
         try:
-            tensors = read_tensors(path)
+            tensors = read_tensors(path, run.folder)
             _restore(state, tensors, path)
         except OSError as error:
             warnings.warn(f"{error} Going on from the one before.", RuntimeWarning, stacklevel=2)
@@ -205,10 +200,21 @@ def _restore(state: TrainingState, tensors: dict[str, Tensor], path: Path) -> No
         for name, parameter in state.model.named_parameters():
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"adam.{key}.{name}" in tensors]
             if keys:
-                state.optimizer.state[parameter] = {key: tensors[f"adam.{key}.{name}"].to(device) for key in keys}
+                moments = {key: tensors[f"adam.{key}.{name}"].to(device) for key in ("step", "exp_avg", "exp_avg_sq")}
+                _check_moments(name, parameter, moments)
+                state.optimizer.state[parameter] = moments
+        centers, counts = tensors.get("centers"), [tensors[key].item() for key in ("steps", "passes")]
+        if centers is not None and (centers.shape[1:] != (state.model.bits,) or not (centers.abs() == 1).all()):
+            raise ValueError("the centres are no codes of the network")
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError(f"steps and passes are {counts}")
         state.generator.set_state(tensors["generator"])
-        state.steps = int(tensors["steps"])
-        state.centers = tensors["centers"].to(device) if "centers" in tensors else None
-        int(tensors["passes"])
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise OSError(f"{path} is damaged (it lacks part of the training state: {error}).") from error
+        state.steps, state.centers = counts[0], None if centers is None else centers.to(device)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise OSError(f"{path} is damaged (its training state is not whole: {str(error)[:200]}).") from error
+
+
+def _check_moments(name: str, parameter: Tensor, moments: dict[str, Tensor]) -> None:
+    fits = all(moments[key].shape == parameter.shape for key in ("exp_avg", "exp_avg_sq")) and moments["step"].ndim == 0
+    if not fits or not all(moment.dtype == torch.float32 and moment.isfinite().all() for moment in moments.values()):
+        raise ValueError(f"the optimizer's state of {name} is not that of this network")

@@ -15,11 +15,11 @@ from .codes import CodeHealth, health
 from .data import Dataset
 from .device import resolve_device
 from .metrics import KS, Evaluation, evaluate, evaluate_cosine
+from .records import OURS
 from .run import Run
 from .settings import Settings
 from .train import encode
 
-OURS = "WSCH"
 FITTED_VIDEOS = 50_000  # that baselines are fitted to, spread over the training set; more would change little
 REAL_VALUED = "mean features (not hashed)"
 

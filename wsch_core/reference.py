@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,10 +16,12 @@ from .data import Dataset
 from .data.disk import DiskFeatures
 from .data.features import Features
 from .evaluation import evaluate_codes
+from .files import check_file, shortened
 from .metrics import Evaluation
 from .model import WSCH
-from .run import WEIGHTS, Run, create_run, save_tensors
+from .run import WEIGHTS, Run, create_run
 from .settings import Settings
+from .tensors import save_tensors
 
 _ATTENTION = {
     "linear_q.weight": "query.weight",
@@ -55,6 +59,10 @@ NAMES = {
     **{f"De.att.{theirs}": f"decoder.attention.{ours}" for theirs, ours in _ATTENTION.items()},
 }
 CENTERS = "cluster_centers"
+DAMAGE = (  # what torch and zipfile raise for files that are not what they should be
+    RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, AssertionError, ImportError,
+    MemoryError, NotImplementedError, OverflowError, zipfile.BadZipFile,
+)  # fmt: skip
 SIZED_BY = ("En.in_proj.weight", "De.encoder_to_decoder.weight", "En.ssm.x_proj.weight")  # their shapes tell all sizes
 
 
@@ -87,28 +95,46 @@ def load_checkpoint(path: Path | str) -> ReferenceCheckpoint:
     Raises FileNotFoundError, OSError or ValueError with one sentence that names the file and what is wrong with it.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: give the path of a .pth file.")
+    check_file(path, "give the path of a .pth file")
     try:
+        _check_archive(path)
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(
             f"{path} holds more than tensors and plain values, or is no .pth file, and was not read: "
             "get the checkpoint again from its authors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+    except DAMAGE as error:
         raise OSError(f"{path} is damaged or no .pth file: get the checkpoint again from its authors.") from error
     weights = stored.get("berthash") if isinstance(stored, dict) else None
     if not isinstance(weights, dict):
-        found = ", ".join(map(str, stored)) if isinstance(stored, dict) else type(stored).__name__
+        found = ", ".join(map(shortened, stored))[:300] if isinstance(stored, dict) else type(stored).__name__
         raise ValueError(f"{path} has no weights under 'berthash'; it holds {found}: it is not a WSCH checkpoint.")
     epoch = stored.get("epoch", 0)
     try:
         model, centers = load_reference_weights(weights)
         adam = _adam_state(stored.get("optimizer"), weights)
-        return ReferenceCheckpoint(model, centers, epoch if isinstance(epoch, int) else 0, adam)
+        return ReferenceCheckpoint(model, centers, epoch if type(epoch) is int and epoch >= 0 else 0, adam)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it holds, or into other files (ValueError); torch writes neither."""
+    if tarfile.is_tarfile(path):
+        raise ValueError("it is a tar archive")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise ValueError("its members are compressed")
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a tensor of floating-point numbers that are all there; a view may repeat a few without end."""
+    if not isinstance(value, Tensor) or value.device.type != "cpu" or value.layout != torch.strided:
+        return False
+    return value.is_floating_point() and value.nbytes <= value.untyped_storage().nbytes()
 
 
 def _adam_state(optimizer: Any, weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -123,14 +149,20 @@ def _adam_state(optimizer: Any, weights: dict[str, Tensor]) -> dict[str, dict[st
         keys = ("step", "exp_avg", "exp_avg_sq")
         if not isinstance(values, dict) or not all(key in values for key in keys):
             raise ValueError(f"the optimizer's state of {theirs} lacks step, exp_avg or exp_avg_sq.")
-        step, *moments = (torch.as_tensor(values[key], dtype=torch.float32) for key in keys)
-        if any(moment.shape != weights[theirs].shape for moment in moments) or step.numel() != 1:
+        step, *moments = (values[key] for key in keys)
+        step = torch.tensor(float(step)) if type(step) in (int, float) else step
+        if (
+            not all(map(_is_whole, (step, *moments)))
+            or step.numel() != 1
+            or any(moment.shape != weights[theirs].shape or not moment.isfinite().all() for moment in moments)
+        ):
             raise ValueError(
-                f"the optimizer's state of {theirs} does not have its shape, {tuple(weights[theirs].shape)}."
+                f"the optimizer's state of {theirs} is not finite, or does not have its shape, "
+                f"{tuple(weights[theirs].shape)}."
             )
         shape = (-1,) if NAMES[theirs] == "decoder.mask_token" else weights[theirs].shape
-        moments = [moment.reshape(shape) for moment in moments]
-        found[NAMES[theirs]] = dict(zip(keys, (step.reshape(()), *moments), strict=True))
+        moments = [moment.float().reshape(shape) for moment in moments]
+        found[NAMES[theirs]] = dict(zip(keys, (step.float().reshape(()), *moments), strict=True))
     return found
 
 
@@ -202,11 +234,11 @@ def load_reference_weights(weights: dict[str, Tensor]) -> tuple[WSCH, Tensor | N
     if missing or unknown:
         raise ValueError(
             "the weights are not those of WSCH: "
-            + "; ".join(f"{word} {', '.join(sorted(map(str, names)))}" for word, names in
+            + "; ".join(f"{word} {', '.join(sorted(map(str, names)))[:300]}" for word, names in
                         (("missing are", missing), ("unknown are", unknown)) if names) + "."
         )  # fmt: skip
     for name, weight in weights.items():
-        if not isinstance(weight, Tensor) or not weight.is_floating_point() or not torch.isfinite(weight).all():
+        if not _is_whole(weight) or not torch.isfinite(weight).all():
             raise ValueError(f"{name} is not a tensor of finite floating-point numbers.")
     with torch.device("meta"):
         model = _empty_model(weights)

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +24,37 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .codes import pack, unpack
+from .data.definition import MOST_SIZE
+from .data.hdf5 import check_storage, find, hdf5_image
+from .files import (
+    TEMPORARY,
+    check_file,
+    damaged,
+    one_line,
+    parse_json,
+    read_json,
+    read_text,
+    shortened,
+    write_whole,
+)
 from .model import WSCH
 from .paths import outputs_folder
+from .records import OURS, are_shares, is_entry, is_evaluation, is_health
 from .settings import Settings, unknown_name
+from .tensors import load_weights, read_tensors
 
 if TYPE_CHECKING:
     from .data import Dataset
 
 KEPT_CHECKPOINTS = 2
+LONGEST_NAME = 250  # bytes of a run's name, which file systems allow
 CHECKPOINTED = "model."  # how the network's tensors are named in a checkpoint
-LOCK, TEMPORARY = ".lock", ".writing-"
+MOST_HISTORY = 2**26  # bytes
+TRAIN_AGAIN, EVALUATE_AGAIN = "train the run again", "evaluate the run again"
+LOCK = ".lock"
 WEIGHTS = "weights.safetensors"  # there once a run is finished
 MODEL_SETTINGS = (
     "bits", "encoder_width", "decoder_width", "attention_heads", "ssd_head_width", "state_size", "encoder_blocks",
@@ -62,9 +76,14 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What settings.json holds: settings, versions, device, precision, data set."""
         path = self.folder / "settings.json"
-        record = _read_json(path, "train the run again")
+        record = read_json(path, TRAIN_AGAIN, self.folder)
         if not isinstance(record, dict) or not all(isinstance(record.get(k), dict) for k in ("settings", "dataset")):
-            raise OSError(f"{path} is damaged (settings or dataset are missing): restore it, or train the run again.")
+            raise damaged(path, "settings or dataset are missing", TRAIN_AGAIN)
+        size = record["dataset"].get("feature_size")
+        if type(size) is not int or not 1 <= size <= MOST_SIZE:
+            raise damaged(path, f"feature_size is {shortened(size)}", TRAIN_AGAIN)
+        if record.get("precision", "float32") not in ("float32", "bfloat16"):
+            raise damaged(path, f"precision is {shortened(record['precision'])}", TRAIN_AGAIN)
         return record
 
     @property
@@ -80,11 +99,15 @@ class Run:
         path = self.folder / "history.jsonl"
         if not path.exists():
             return []
+        lines = read_text(path, TRAIN_AGAIN, self.folder, MOST_HISTORY).splitlines(keepends=True)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            return [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
+            entries = [parse_json(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
         except ValueError as error:
-            raise OSError(f"{path} is damaged ({error}): restore it, or train the run again.") from error
+            raise damaged(path, error, TRAIN_AGAIN) from error
+        for number, entry in enumerate(entries):
+            if not is_entry(entry, number):
+                raise damaged(path, f"line {number + 1} does not describe pass {number}", TRAIN_AGAIN)
+        return entries
 
     @property
     def finished(self) -> bool:
@@ -96,7 +119,19 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        return _read_json(self.folder / "metrics.json", "evaluate the run again")
+        path = self.folder / "metrics.json"
+        metrics = read_json(path, EVALUATE_AGAIN, self.folder)
+        methods = metrics.get("methods") if isinstance(metrics, dict) else None
+        if not isinstance(methods, dict) or OURS not in methods:
+            raise damaged(path, f"{OURS} is missing among the methods", EVALUATE_AGAIN)
+        for name, method in methods.items():
+            if not is_evaluation(method):
+                raise damaged(path, f"{shortened(name)} is no evaluation", EVALUATE_AGAIN)
+        if not are_shares(metrics.get("real_valued"), len(methods[OURS]["ks"])):
+            raise damaged(path, "real_valued is not a list of mAP@K", EVALUATE_AGAIN)
+        if not is_health(metrics.get("code_health")):
+            raise damaged(path, "code_health is not whole", EVALUATE_AGAIN)
+        return metrics
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints, the newest first."""
@@ -104,14 +139,15 @@ class Run:
 
     def model(self) -> WSCH:
         """The trained network; of an unfinished run, the network of its newest checkpoint."""
-        model = build_model(self.settings, self.record["dataset"]["feature_size"])
+        with torch.device("meta"):  # sizes only: the file must hold them before they take memory
+            model = build_model(self.settings, self.record["dataset"]["feature_size"])
         if self.finished:
             path, prefix = self.folder / WEIGHTS, ""
         elif self.checkpoints():
             path, prefix = self.checkpoints()[0], CHECKPOINTED
         else:
             raise FileNotFoundError(f"{self.folder} holds no weights yet: train the run first.")
-        load_weights(model, read_tensors(path), path, prefix)
+        load_weights(model, read_tensors(path, self.folder), path, prefix, assign=True)
         return model.eval()
 
     @contextmanager
@@ -141,30 +177,38 @@ class Run:
             stored = {}
         stored[split] = (codes, ids)
 
-        def write(path: Path) -> None:
-            with h5py.File(path, "w") as file:
-                for name, (rows, names) in stored.items():
-                    group = file.create_group(name)
-                    group.attrs["bits"] = rows.shape[1]
-                    group["packed"] = pack(rows).numpy()
-                    group.create_dataset("ids", data=names, dtype=h5py.string_dtype())
+        def fill(file: h5py.File) -> None:
+            for name, (rows, names) in stored.items():
+                group = file.create_group(name)
+                group.attrs["bits"] = rows.shape[1]
+                group.create_dataset("packed", data=pack(rows).numpy(), fletcher32=True)  # damage shows
+                group.create_dataset("ids", data=names, dtype=h5py.string_dtype())
 
-        write_whole(self.folder / "codes.h5", write)
+        write_whole(self.folder / "codes.h5", lambda path: path.write_bytes(hdf5_image(fill)))
 
     def load_codes(self) -> dict[str, tuple[Tensor, list[str]]]:
         """By split: the codes (n, b) int8 of ±1, and their ids."""
         path = self.folder / "codes.h5"
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is missing: evaluate the run first.")
+        check_file(path, "evaluate the run first", self.folder)
         try:
             with h5py.File(path, "r") as file:
-                return {split: _read_codes(group) for split, group in file.items()}
-        except (OSError, LookupError, AttributeError, TypeError, ValueError) as error:
-            raise OSError(f"{path} is damaged ({error}): evaluate the run again.") from error
+                codes = {split: _read_codes(file, split) for split in file}
+        except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+            raise OSError(f"{path} is damaged ({one_line(error)}): evaluate the run again.") from error
+        if not codes:
+            raise damaged(path, "it holds no codes", EVALUATE_AGAIN)
+        return codes
 
 
-def _read_codes(group: h5py.Group) -> tuple[Tensor, list[str]]:
-    return unpack(torch.from_numpy(group["packed"][:]), int(group.attrs["bits"])), group["ids"].asstr()[:].tolist()
+def _read_codes(file: h5py.File, split: str) -> tuple[Tensor, list[str]]:
+    packed, ids, group = (find(file, f"{split}/{name}") for name in ("packed", "ids", ""))
+    for name, stored, ranks in (("packed", packed, 2), ("ids", ids, 1)):
+        if not isinstance(stored, h5py.Dataset) or stored.ndim != ranks:
+            raise ValueError(f"{split}/{name} is missing or of another shape")
+        check_storage(file, f"{split}/{name}", stored)
+    if len(packed) != len(ids):
+        raise ValueError(f"{split} has {len(packed)} codes and {len(ids)} ids")
+    return unpack(torch.from_numpy(packed[:]), int(group.attrs["bits"])), ids.asstr()[:].tolist()
 
 
 def build_model(settings: Settings, feature_size: int) -> WSCH:
@@ -221,7 +265,8 @@ def run_name(prefix: str, settings: Settings, dataset: Dataset) -> str:
     """A run's name that tells what is in it, the same for the same settings and features:
     "ablation-joint-64bits-seed1-3fa2c1"."""
     digest = hashlib.sha256(json.dumps(_identity(settings, dataset), sort_keys=True).encode()).hexdigest()
-    return f"{re.sub(r'[^A-Za-z0-9.+]+', '-', prefix)[:60]}-{settings.bits}bits-seed{settings.seed}-{digest[:6]}"
+    readable = re.sub(r"[^A-Za-z0-9.+]+", "-", prefix).lstrip("-.+")[:60] or "run"
+    return f"{readable}-{settings.bits}bits-seed{settings.seed}-{digest[:6]}"
 
 
 def _identity(settings: Settings, dataset: Dataset) -> dict[str, Any]:
@@ -237,60 +282,10 @@ def _identity_of(run: Run) -> dict[str, Any] | None:
 
 
 def _run_folder(name: str) -> Path:
-    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.+-]{0,99}", name):
+    fits = isinstance(name, str) and re.fullmatch(r"[\w][\w.+-]{0,99}", name)
+    if not fits or len(name.encode()) > LONGEST_NAME:
         raise ValueError(
-            f"the run name {name!r} cannot be a folder name: use up to 100 letters, digits, '.', '_', '-' and '+'."
+            f"the run name {shortened(name)} cannot be a folder name: use up to 100 letters, digits, '.', '_', '-' "
+            "and '+'."
         )
     return outputs_folder() / name
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file so that a reader sees all of it or nothing: temporary name, flush to disk, rename."""
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(
-            f"{path} cannot be written ({error.strerror or error}): free some space, or make it writable."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, lambda temporary: save_file(contiguous, temporary, metadata))
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file; a damaged one is an OSError that names it."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise OSError(f"{path} is damaged ({error}).") from error
-
-
-def load_weights(model: WSCH, tensors: dict[str, Tensor], path: Path, prefix: str = "") -> None:
-    """Give a network the tensors of a file whose names begin with `prefix`; if they do not fit, an OSError names it."""
-    weights = {n.removeprefix(prefix): tensor for n, tensor in tensors.items() if n.startswith(prefix)}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise OSError(f"{path} does not hold the weights of this run ({reason}): restore the file.") from error
-
-
-def _read_json(path: Path, remedy: str) -> Any:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: {remedy}.")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise OSError(f"{path} is damaged ({error}): restore it, or {remedy}.") from error

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from .files import shortened
+
 TASKS = ("centers", "cluster", "contrast")
+LONGEST = 2000  # letters of a cycle
 PUBLISHED_CYCLE = "centers, cluster, contrast"
 
 
@@ -42,15 +45,19 @@ def parse_cycle(cycle: str) -> tuple[tuple[str, ...], ...]:
 
     Raises ValueError, with the reason, for an unknown task and for a schedule that makes no sense.
     """
+    if len(cycle) > LONGEST:
+        raise ValueError(f"cycle {shortened(cycle)} has {len(cycle):,} letters: use at most {LONGEST:,}.")
     passes = tuple(tuple(task.strip() for task in part.split("+")) for part in cycle.split(","))
     for tasks in passes:
         for task in tasks:
             _check_task(cycle, task)
         if len(set(tasks)) < len(tasks):
-            raise ValueError(f"cycle {cycle!r} names a task twice in the pass {'+'.join(tasks)!r}: name it once.")
+            raise ValueError(
+                f"cycle {shortened(cycle)} names a task twice in the pass {shortened('+'.join(tasks))}: name it once."
+            )
         if "centers" in tasks and len(tasks) > 1:
             raise ValueError(
-                f"cycle {cycle!r} joins centers with another task: centers takes no gradient steps and needs "
+                f"cycle {shortened(cycle)} joins centers with another task: centers takes no gradient steps and needs "
                 "a pass of its own, so write it between commas."
             )
     _check_clustering(cycle, passes)
@@ -61,21 +68,26 @@ def _check_task(cycle: str, task: str) -> None:
     if task in TASKS:
         return
     if not task:
-        raise ValueError(f"cycle {cycle!r} has an empty place: name one of {', '.join(TASKS)} there.")
-    close = get_close_matches(task, TASKS, n=1)
+        raise ValueError(f"cycle {shortened(cycle)} has an empty place: name one of {', '.join(TASKS)} there.")
+    close = get_close_matches(task[:40], TASKS, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
-    raise ValueError(f"cycle {cycle!r} holds the unknown task {task!r}: the tasks are {', '.join(TASKS)}{hint}")
+    raise ValueError(
+        f"cycle {shortened(cycle)} holds the unknown task {shortened(task)}: the tasks are {', '.join(TASKS)}{hint}"
+    )
 
 
 def _check_clustering(cycle: str, passes: tuple[tuple[str, ...], ...]) -> None:
     flat = [task for tasks in passes for task in tasks]
     if "cluster" in flat and "centers" not in flat:
-        raise ValueError(f"cycle {cycle!r} learns cluster without centers: put a centers pass before it.")
+        raise ValueError(f"cycle {shortened(cycle)} learns cluster without centers: put a centers pass before it.")
     if "centers" in flat and "cluster" not in flat:
-        raise ValueError(f"cycle {cycle!r} finds centers that no pass uses: add cluster, or leave centers out.")
+        raise ValueError(
+            f"cycle {shortened(cycle)} finds centers that no pass uses: add cluster, or leave centers out."
+        )
     if "cluster" in flat and flat.index("cluster") < flat.index("centers"):
         raise ValueError(
-            f"cycle {cycle!r} learns cluster before the first centers: no centres exist then, so put centers first."
+            f"cycle {shortened(cycle)} learns cluster before the first centers: no centres exist then, so put centers "
+            "first."
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
+from .files import shortened
 from .schedule import PUBLISHED_CYCLE, parse_cycle
 
 CHOICES = {
@@ -30,6 +31,9 @@ POSITIVE_NUMBERS = ("cluster_temperature", "contrast_temperature", "learning_rat
 WEIGHTS = ("weight_reconstruction", "weight_cluster", "weight_contrast")
 MASKING_RATIOS = ("pretrain_masking_ratio", "masking_ratio")
 MOST_BITS = 4096
+MOST_NAMED, MOST_COMPARED = 60, 200  # names in a complaint, and letters of one that is looked for among them
+MOST_PASSES = 200_000  # the published schedule has 1,000
+MOST_FLOAT = 2**1000  # of a whole number that stands for a fraction
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Settings:
         self._check_types()
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(allowed)}.")
+                raise ValueError(f"{name} is {shortened(getattr(self, name))}: it must be one of {', '.join(allowed)}.")
         for name in POSITIVE_INTEGERS:
             self._require(name, getattr(self, name) >= 1, "a whole number of at least 1")
         for name in COUNTS:
@@ -94,21 +98,24 @@ class Settings:
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
-            raise ValueError(f"{name} is {getattr(self, name)!r}: it must be {expected}.")
+            raise ValueError(f"{name} is {shortened(getattr(self, name))}: it must be {expected}.")
 
     def _check_types(self) -> None:
         for field in fields(self):
             value, wanted = getattr(self, field.name), type(field.default)
-            if wanted is float and type(value) is int:
+            if wanted is float and type(value) is int and abs(value) < MOST_FLOAT:
                 object.__setattr__(self, field.name, float(value))
             elif type(value) is not wanted:
                 word = {int: "a whole number", float: "a number", str: "text"}[wanted]
-                raise ValueError(f"{field.name} is {value!r}: it must be {word}.")
+                raise ValueError(f"{field.name} is {shortened(value)}: it must be {word}.")
             elif wanted is float and not math.isfinite(value):
                 raise ValueError(f"{field.name} is {value!r}: it must be a finite number.")
 
     def _check_schedule(self) -> None:
         turn = parse_cycle(self.cycle)
+        self._require("pretrain_epochs", self.pretrain_epochs <= MOST_PASSES, f"at most {MOST_PASSES:,} passes")
+        passes = self.pretrain_epochs + self.epochs * len(turn)
+        self._require("epochs", passes <= MOST_PASSES, f"such that a run has at most {MOST_PASSES:,} passes")
         if self.epochs == 0:
             return
         for tasks in turn:
@@ -151,8 +158,9 @@ def check_heads(encoder_width: int, decoder_width: int, attention_heads: int, ss
         )
 
 
-def unknown_name(kind: str, name: str, known: list[str]) -> str:
+def unknown_name(kind: str, name: Any, known: list[str]) -> str:
     """One sentence that refuses a name and points to the closest known one."""
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    close = get_close_matches(str(name)[:MOST_COMPARED], known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{name!r} is not a known {kind}: {hint}Known are {', '.join(known)}."
+    listed = ", ".join(map(str, known[:MOST_NAMED])) + (", ..." if len(known) > MOST_NAMED else "")
+    return f"{shortened(name)} is not a known {kind}: {hint}Known are {listed}."

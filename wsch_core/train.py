@@ -21,9 +21,10 @@ from .device import autocast, peak_memory, resolve_device
 from .losses import cluster_loss, contrast_loss, directions, reconstruction_loss, sum_of_directions
 from .model import WSCH, video_codes
 from .progress import Progress, ProgressLine
-from .run import WEIGHTS, Run, build_model, save_tensors
+from .run import WEIGHTS, Run, build_model
 from .schedule import Pass, passes
 from .settings import Settings
+from .tensors import save_tensors
 from .views import draw_views, hidden_count
 
 WARM_UP = 0.05  # share of the steps over which a cosine learning rate rises

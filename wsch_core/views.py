@@ -12,6 +12,10 @@ def hidden_count(frames: int, masking_ratio: float) -> int:
     Raises ValueError if none is hidden: there would be nothing to reconstruct.
     """
     hidden = int(masking_ratio * frames)
+    if frames == 1:
+        raise ValueError(
+            "videos of one frame cannot be trained on, because masking hides some of the frames: use videos of more frames."
+        )
     if hidden < 1:
         raise ValueError(
             f"a masking ratio of {masking_ratio} hides none of a video's {frames} frames, so there is nothing to "

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import h5py
 import numpy as np
 import scipy  # whose parts are loaded when first used: they take longer than the rest of the core
 
+from ..files import one_line
 from .definition import SPLITS, Definition, SplitFiles, load_definition
 from .disk import DiskFeatures, open_features
 from .features import Features, check_files, fingerprint, read_features, read_ids
-from .hdf5 import find, open_hdf5
+from .hdf5 import check_storage, find, open_hdf5
 from .holding import HOLDS, held_in_memory
 from .labels import read_labels
+
+KEYFRAME_BYTES = 2**24  # of one video
 
 
 @dataclass(frozen=True)
@@ -74,19 +79,35 @@ class Split:
                 stored = find(file, "keyframes")
                 if stored is None:
                     return None
-                pictures += [
-                    (place, stored[v - start]) for place, v in enumerate(videos) if 0 <= v - start < len(stored)
-                ]
+                self._check_keyframes(file, stored)
+                wanted = [(place, v - start) for place, v in enumerate(videos) if 0 <= v - start < len(stored)]
+                try:
+                    pictures += [(place, stored[row]) for place, row in wanted]
+                except OSError as error:
+                    raise OSError(
+                        f"{file.filename}: 'keyframes' cannot be read ({one_line(error)}): copy it again."
+                    ) from error
                 start += len(stored)
         if len(pictures) != len(videos):
             raise ValueError(
-                f"{self.definition.folder}: the {self.name} split has keyframes of {start} videos, but features of "
-                f"{len(self)}: every video needs its own, in the same order."
+                f"{self.definition.folder}: {', '.join(self.files.features)} hold keyframes of {start} videos, but "
+                f"features of {len(self)}: every video needs its own, in the same order."
             )
         return np.stack([picture for _, picture in sorted(pictures, key=lambda pair: pair[0])])
 
+    def _check_keyframes(self, file: h5py.File, stored: h5py.Dataset | h5py.Group) -> None:
+        """Keyframes are small pictures in grey or colour, whatever a file may claim."""
+        pictures = isinstance(stored, h5py.Dataset) and stored.dtype == np.uint8 and stored.ndim in (4, 5)
+        if not pictures or stored.shape[4:] not in ((), (3,)) or not 0 < math.prod(stored.shape[1:]) <= KEYFRAME_BYTES:
+            raise ValueError(
+                f"{file.filename}: 'keyframes' must be uint8 of the shape (videos, frames, height, width) with or without "
+                f"3 colours, and at most {KEYFRAME_BYTES:,} bytes for a video: store them so, or leave them out."
+            )
+        check_storage(file, "keyframes", stored)
+
     @cached_property
     def fingerprint(self) -> str:
+        len(self)  # the files are checked first
         return fingerprint(self.definition.folder, self.files.features, self.files.features_key)
 
 
@@ -141,8 +162,6 @@ def load_dataset(name: str, hold: str = "auto") -> Dataset:
         from .demo import build_demo  # only here: it needs scikit-learn
 
         build_demo(definition.folder)
-    elif definition.builder:
-        raise ValueError(f"{name}: builder is {definition.builder!r}: the only built-in builder is 'demo'.")
     splits: dict[str, Split] = {}
     for split, files in definition.splits.items():
         splits[split] = splits[files.same_as] if files.same_as else Split(split, definition, files, hold)

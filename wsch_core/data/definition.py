@@ -23,11 +23,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..files import read_text, shortened
 from ..paths import data_folder, definition_folders
 from ..settings import Settings, unknown_name
 
 SPLITS = ("train", "database", "query")
 METRIC_DEPTHS = (5, 20, 40, 60, 80, 100)
+MOST_SIZE, MOST_CLASSES = 10**6, 10**5
+MOST_NAME = 250  # bytes of a file's name
+MOST_BYTES, MOST_DOTS = 2**20, 1000
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,11 @@ def load_definition(name: str) -> Definition:
 def read_definition(path: Path) -> Definition:
     """Read one definition file; every complaint names the file and the field (ValueError)."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a TOML file: {error}.") from error
+        text = read_text(path, "write the definition again", most=MOST_BYTES)
+        _check_dots(text)
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a TOML file: {str(error)[:200]}.") from error
     known = [f.name for f in fields(Definition) if f.name not in ("name", "splits")]
     for key in table:
         if key not in (*known, *SPLITS):
@@ -105,36 +111,52 @@ def read_definition(path: Path) -> Definition:
         splits=_read_splits(path, table),
         folder=data_folder() / folder,
         about=_take(path, table, "about", str, ""),
-        builder=_take(path, table, "builder", str, ""),
+        builder=_read_builder(path, table),
         settings=_read_settings(path, table),
         published=_read_published(path, table),
     )
+
+
+def _check_dots(text: str) -> None:
+    """Refuse names of very many parts, for which Python's reader takes time that grows with their square."""
+    if any(part.count(".") > MOST_DOTS for line in text.splitlines() for part in line.split("=")):
+        raise ValueError(f"a name of more than {MOST_DOTS:,} parts")
+
+
+def _read_builder(path: Path, table: Mapping[str, Any]) -> str:
+    builder = _take(path, table, "builder", str, "")
+    if builder not in ("", "demo"):
+        raise ValueError(f"{path}: builder is {shortened(builder)}: the only built-in builder is 'demo'.")
+    return builder
 
 
 def _take(path: Path, table: Mapping[str, Any], key: str, kind: type, default: Any = None) -> Any:
     value = table.get(key, default)
     if type(value) is not kind:
         word = {str: "text", int: "a whole number", dict: "a table", list: "a list"}[kind]
-        found = "is missing" if value is None else f"is {value!r}"
+        found = "is missing" if value is None else f"is {shortened(value)}"
         raise ValueError(f"{path}: {key} {found}: it must be {word}.")
     return value
 
 
 def _take_size(path: Path, table: Mapping[str, Any], key: str) -> int:
     value = _take(path, table, key, int)
-    if value < 1:
-        raise ValueError(f"{path}: {key} is {value}: it must be at least 1.")
+    if not 1 <= value <= MOST_SIZE:
+        raise ValueError(f"{path}: {key} is {shortened(value)}: it must be at least 1, and at most {MOST_SIZE:,}.")
     return value
 
 
 def _read_classes(path: Path, table: Mapping[str, Any]) -> tuple[str, ...]:
     classes = table.get("classes")
-    if type(classes) is int and classes >= 1:
+    if type(classes) is int and 1 <= classes <= MOST_CLASSES:
         return tuple(str(number) for number in range(classes))
     named = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
-    if named and len(set(classes)) == len(classes):
+    if named and len(set(classes)) == len(classes) <= MOST_CLASSES:
         return tuple(classes)
-    raise ValueError(f"{path}: classes is {classes!r}: it must be their number, or a list of different names.")
+    raise ValueError(
+        f"{path}: classes is {shortened(classes)}: it must be their number, or a list of different names, "
+        f"and at most {MOST_CLASSES:,}."
+    )
 
 
 def _read_splits(path: Path, table: Mapping[str, Any]) -> dict[str, SplitFiles]:
@@ -149,14 +171,17 @@ def _read_splits(path: Path, table: Mapping[str, Any]) -> dict[str, SplitFiles]:
             files = entry.get(key, [])
             files = [files] if isinstance(files, str) else files
             if not isinstance(files, list):
-                raise ValueError(f"{path}: [{name}] {key} is {files!r}: it must be a file name or a list of them.")
+                raise ValueError(
+                    f"{path}: [{name}] {key} is {shortened(files)}: it must be a file name or a list of them."
+                )
             entry[key] = tuple(_check_name(path, f"[{name}] {key}", file) for file in files)
         for key in ("features_key", "labels_key", "same_as"):
             _take(path, entry, key, str, "")
         columns = entry.get("labels_drop_columns", [])
         if not isinstance(columns, list) or not all(type(column) is int and column >= 0 for column in columns):
             raise ValueError(
-                f"{path}: [{name}] labels_drop_columns is {columns!r}: it must be a list of column numbers from 0."
+                f"{path}: [{name}] labels_drop_columns is {shortened(columns)}: it must be a list of column numbers "
+                "from 0."
             )
         entry["labels_drop_columns"] = tuple(columns)
         splits[name] = SplitFiles(**entry)
@@ -170,8 +195,8 @@ def _check_split(path: Path, name: str, files: SplitFiles, splits: Mapping[str, 
         allowed = {"database": ("train",), "query": ("database",)}.get(name, ())
         if files.same_as not in allowed or files.features or files.labels:
             raise ValueError(
-                f"{path}: [{name}] same_as is {files.same_as!r}: the database may be the train split and the queries "
-                "the database, and such a split names no files of its own."
+                f"{path}: [{name}] same_as is {shortened(files.same_as)}: the database may be the train split and the "
+                "queries the database, and such a split names no files of its own."
             )
     elif not files.features:
         raise ValueError(f"{path}: [{name}] names no feature files: give features = [...] or same_as.")
@@ -195,18 +220,25 @@ def _read_published(path: Path, table: Mapping[str, Any]) -> tuple[dict[str, Any
     rows = _take(path, table, "published", list, [])
     for row in rows:
         if not isinstance(row, dict) or set(row) != {"method", "bits", "map", "source"}:
-            raise ValueError(f"{path}: each [[published]] entry needs method, bits, map and source; found {row!r}.")
+            raise ValueError(
+                f"{path}: each [[published]] entry needs method, bits, map and source; found {shortened(row)}."
+            )
+        for key, kind in (("method", str), ("bits", int), ("source", str)):
+            _take(path, row, key, kind)
         values = row["map"] if isinstance(row["map"], list) else []
         if len(values) != len(METRIC_DEPTHS) or not all(type(value) is float and 0 <= value <= 1 for value in values):
             raise ValueError(
-                f"{path}: [[published]] {row['method']} at {row['bits']} bits has map = {row['map']!r}: give six values, "
-                f"mAP@{'/'.join(map(str, METRIC_DEPTHS))}, from 0.0 to 1.0."
+                f"{path}: [[published]] {shortened(row['method'])} at {shortened(row['bits'])} bits has map = "
+                f"{shortened(row['map'])}: give six values, mAP@{'/'.join(map(str, METRIC_DEPTHS))}, from 0.0 to 1.0."
             )
     return tuple(rows)
 
 
 def _check_name(path: Path, field_name: str, name: Any) -> str:
     """A file or folder below the data folder: no absolute path and no way up."""
-    if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"{path}: {field_name} is {name!r}: it must be a path below the data folder, without '..'.")
+    below = isinstance(name, str) and name.isprintable() and name and ".." not in Path(name).parts
+    if not below or Path(name).is_absolute() or len(name.encode()) > MOST_NAME:
+        raise ValueError(
+            f"{path}: {field_name} is {shortened(name)}: it must be a path below the data folder, without '..'."
+        )
     return name

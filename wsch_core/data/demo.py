@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .hdf5 import hdf5_image
+
 BUILDER_VERSION = 1  # raise it with every change that alters a pixel or a feature
 FRAMES = 25
 SIDE = 32  # a frame is SIDE x SIDE pixels
@@ -332,15 +334,15 @@ def _extract(extractor: Extractor, frames: Tensor) -> np.ndarray:
 
 def _write_split(folder: Path, split: str, seed: int, feats, frames, digit_image, digit, motion) -> None:
     """One split's features and pictures, and its labels beside them as multi-hot uint8."""
-    with h5py.File(folder / f"{split}.h5", "w") as file:
+
+    def fill(file: h5py.File) -> None:
         file.attrs.update(builder="wsch_core.data.demo", builder_version=BUILDER_VERSION, seed=seed)
-        file["feats"] = feats
-        file.create_dataset(
-            "keyframes", data=frames.numpy(), chunks=(1, FRAMES, SIDE, SIDE), compression="gzip", compression_opts=1
-        )
-        ids = [f"{split}/{number:04d}" for number in range(len(feats))]
-        file.create_dataset("ids", data=ids, dtype=h5py.string_dtype("utf-8"))
-        file["digit_image"] = digit_image.numpy()
+        file["feats"], file["digit_image"] = feats, digit_image.numpy()
+        chunks = (1, *frames.shape[1:])
+        file.create_dataset("keyframes", data=frames, chunks=chunks, compression="gzip", compression_opts=1)
+        file["ids"] = [f"{split}/{number:04d}" for number in range(len(feats))]
+
+    (folder / f"{split}.h5").write_bytes(hdf5_image(fill))
     labels = {
         "digit": np.eye(len(DIGIT_CLASSES), dtype=np.uint8)[digit],
         "digit_and_motion": np.eye(len(DIGIT_AND_MOTION_CLASSES), dtype=np.uint8)[digit * len(MOTIONS) + motion],

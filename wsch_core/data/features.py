@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import one_line
 from ..losses import directions
 from .definition import Definition
-from .hdf5 import find, open_hdf5
+from .hdf5 import MOST_COMPRESSED, check_storage, find, open_hdf5
 
 CHUNK_BYTES = 2**26  # handled at a time where a whole split is walked through
 NAMED_VIDEOS = 8  # how many bad videos an error names
@@ -138,7 +139,7 @@ def _shape(path: Path, key: str) -> tuple[int, ...]:
         data = find(file, key)
         if not isinstance(data, h5py.Dataset):
             raise ValueError(
-                f"{path} has no dataset {key!r}; it holds {', '.join(file) or 'nothing'}: "
+                f"{path} has no dataset {key!r}; it holds {', '.join(file)[:300] or 'nothing'}: "
                 "name the right one as features_key in the definition."
             )
         if data.ndim != 3:
@@ -149,11 +150,7 @@ def _shape(path: Path, key: str) -> tuple[int, ...]:
             raise ValueError(f"{path}: {key!r} holds {data.dtype}, but features must be floating-point numbers.")
         if data.shape[0] == 0:
             raise ValueError(f"{path}: {key!r} holds no videos, but at least one is needed.")
-        if data.chunks is None and data.id.get_storage_size() < data.nbytes:
-            raise OSError(
-                f"{path}: {key!r} declares {data.nbytes:,} bytes, but the file holds {data.id.get_storage_size():,} of "
-                "them: copy the file again."
-            )
+        check_storage(file, key, data, MOST_COMPRESSED)
         return data.shape
 
 
@@ -191,7 +188,9 @@ def read_chunks(path: Path, key: str, most: int | None = None) -> Iterator[tuple
                 with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
                     chunk = data[start : start + step].astype(np.float32, copy=False)
             except OSError as error:
-                raise OSError(f"{path}: {key!r} cannot be read at video {start} ({error}): copy it again.") from error
+                raise OSError(
+                    f"{path}: {key!r} cannot be read at video {start} ({one_line(error)}): copy it again."
+                ) from error
             yield start, torch.from_numpy(chunk)
 
 
@@ -230,11 +229,12 @@ def read_ids(folder: Path, split: str, files: tuple[str, ...], videos: int) -> l
             is_text = isinstance(stored, h5py.Dataset) and h5py.check_string_dtype(stored.dtype) is not None
             if not is_text or stored.ndim != 1 or len(stored) > videos:
                 raise ValueError(f"{folder / name}: 'ids' must be one text per video: store them as strings.")
+            check_storage(file, "ids", stored, MOST_COMPRESSED)
             try:
                 ids += stored.asstr()[:].tolist()
             except (OSError, UnicodeDecodeError) as error:
                 raise OSError(
-                    f"{folder / name}: 'ids' cannot be read ({error}): store them again, in UTF-8."
+                    f"{folder / name}: 'ids' cannot be read ({one_line(error)}): store them again, in UTF-8."
                 ) from error
     if len(ids) != videos or len(set(ids)) != videos:
         raise ValueError(
@@ -251,6 +251,9 @@ def fingerprint(folder: Path, files: tuple[str, ...], key: str) -> str:
         with open_hdf5(folder / name) as file:
             data = find(file, key)
             digest.update(repr((data.shape, str(data.dtype))).encode())
-            for row in np.linspace(0, len(data) - 1, min(64, len(data))).astype(int):
-                digest.update(np.ascontiguousarray(data[row]).tobytes())
+            try:
+                for row in np.linspace(0, len(data) - 1, min(64, len(data))).astype(int):
+                    digest.update(np.ascontiguousarray(data[row]).tobytes())
+            except OSError as error:
+                raise OSError(f"{folder / name}: {key!r} cannot be read ({one_line(error)}): copy it again.") from error
     return digest.hexdigest()[:16]

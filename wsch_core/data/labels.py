@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 import scipy  # whose parts are loaded when first used: they take longer than the rest of the core
 
-from .hdf5 import find, open_hdf5
+from ..files import one_line
+from .hdf5 import check_storage, find, open_hdf5
+from .matlab import Damaged, read_matrix, sparse_matrix
+
+MOST_SURPLUS = 1000  # columns beside the classes; with more, the file is of another set, or no label file
 
 
 def read_labels(
@@ -22,20 +26,36 @@ def read_labels(
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: put the label file there, or correct the definition.")
-    labels = _read_hdf5(path, key, videos) if h5py.is_hdf5(path) else _read_v5(path, key)
     stored = classes + len(set(drop_columns))
+
+    def check_shape(shape: tuple[int, ...]) -> None:
+        _check_shape(path, key, shape, videos, stored)
+
+    labels = (_read_hdf5 if h5py.is_hdf5(path) else read_matrix)(path, key, check_shape)
     if labels.shape != (videos, stored) and (labels.shape == (stored, videos) or labels.shape[0] != videos):
         labels = labels.T  # which way round is told by the number of videos
-    if labels.shape[0] != videos:
-        raise ValueError(
-            f"{path}: {key!r} has the shape {labels.shape[::-1]}, but its feature file holds {videos} videos: "
-            "each video needs its own row, in the same order."
-        )
     labels = scipy.sparse.csr_array(labels)
     labels.eliminate_zeros()
     if labels.nnz and not np.array_equal(np.unique(labels.data), [1]):
         raise ValueError(f"{path}: {key!r} holds values other than 0 and 1, but labels must be multi-hot.")
     return _classes_only(path, key, labels, classes, drop_columns).astype(np.float32)
+
+
+def _check_shape(path: Path, key: str, shape: tuple[int, ...], videos: int, stored: int) -> None:
+    """Judge a shape before anything of it is read: it may claim any size."""
+    if len(shape) != 2:
+        raise ValueError(f"{path}: {key!r} has the shape {shape}, but labels must be one multi-hot row per video.")
+    if videos not in shape:
+        raise ValueError(
+            f"{path}: {key!r} has the shape {shape}, but its feature file holds {videos} videos: "
+            "each video needs its own row, in the same order."
+        )
+    columns = shape[1] if shape[0] == videos else shape[0]
+    if columns > MOST_SURPLUS + stored:
+        raise ValueError(
+            f"{path}: {key!r} has {columns} columns, but the definition says {stored} with those that are dropped: "
+            "use the files that belong together, or correct `classes`."
+        )
 
 
 def _classes_only(path: Path, key: str, labels: scipy.sparse.csr_array, classes: int, drop_columns: Sequence[int]):
@@ -55,40 +75,46 @@ def _classes_only(path: Path, key: str, labels: scipy.sparse.csr_array, classes:
     )
 
 
-def _read_v5(path: Path, key: str):
-    try:
-        variables = scipy.io.loadmat(path)
-    except Exception as error:  # a damaged file makes SciPy raise nearly anything
-        raise OSError(f"{path} cannot be read as a MATLAB file ({error}): copy the file again.") from error
-    return _check_matrix(path, key, variables.get(key), [name for name in variables if not name.startswith("__")])
-
-
-def _read_hdf5(path: Path, key: str, videos: int):
+def _read_hdf5(path: Path, key: str, check_shape: Callable[[tuple[int, ...]], None]):
     with open_hdf5(path) as file:
         stored = find(file, key)
-        value = None
-        if isinstance(stored, h5py.Dataset):
-            if stored.ndim == 2 and videos not in stored.shape:  # before it is read: it may claim any size
-                raise ValueError(
-                    f"{path}: {key!r} has the shape {stored.shape[::-1]}, but its feature file holds {videos} videos: "
-                    "each video needs its own row, in the same order."
-                )
-            value = stored[()].T  # MATLAB writes columns first
-        elif isinstance(stored, h5py.Group) and {"ir", "jc"} <= set(stored) and "MATLAB_sparse" in stored.attrs:
-            rows = int(stored.attrs["MATLAB_sparse"])
-            parts = [stored[name][()] if name in stored else np.zeros(0) for name in ("data", "ir", "jc")]
-            value = scipy.sparse.csc_array(tuple(parts), shape=(rows, len(parts[2]) - 1))
-        return _check_matrix(path, key, value, [name for name in file if not name.startswith("#")])
-
-
-def _check_matrix(path: Path, key: str, value, names: list[str]):
-    if value is None:
+        try:
+            if isinstance(stored, h5py.Dataset):
+                check_shape(stored.shape[::-1])  # MATLAB writes columns first
+                return _read_whole(file, key, stored).T
+            if isinstance(stored, h5py.Group) and {"ir", "jc"} <= set(stored) and "MATLAB_sparse" in stored.attrs:
+                return _read_sparse(file, key, stored.attrs["MATLAB_sparse"], check_shape)
+        except (Damaged, KeyError, RuntimeError, TypeError, OverflowError) as error:
+            raise OSError(f"{path}: {key!r} cannot be read ({one_line(error)}): copy the file again.") from error
+        if stored is not None:
+            raise ValueError(f"{path}: {key!r} is not a matrix, but labels must be one multi-hot row per video.")
+        names = ", ".join(name for name in file if not name.startswith("#"))[:300]
         raise ValueError(
-            f"{path} has no variable {key!r}; it holds {', '.join(names) or 'nothing'}: "
+            f"{path} has no variable {key!r}; it holds {names or 'nothing'}: "
             "name the right one as labels_key in the definition."
         )
-    if not (scipy.sparse.issparse(value) or isinstance(value, np.ndarray)) or value.ndim != 2:
-        raise ValueError(f"{path}: {key!r} is not a matrix, but labels must be one multi-hot row per video.")
-    if value.dtype.kind not in "buif":
-        raise ValueError(f"{path}: {key!r} holds {value.dtype}, but labels must be numbers 0 and 1.")
-    return value
+
+
+def _read_sparse(file: h5py.File, key: str, rows: np.integer, check_shape: Callable[[tuple[int, ...]], None]):
+    if not isinstance(rows, np.integer) or rows < 0:
+        raise Damaged("its sparse matrix does not say how many rows it has")
+    starts, *others = (find(file, f"{key}/{name}") for name in ("jc", "ir", "data"))
+    others = [part for part in others if part is not None]  # an empty matrix has neither rows nor values
+    if not all(isinstance(part, h5py.Dataset) and part.ndim == 1 for part in (starts, *others)):
+        raise Damaged("it is neither a matrix nor a sparse matrix")
+    shape = (int(rows), len(starts) - 1)
+    check_shape(shape)
+    if any(len(part) > max(1, shape[0] * shape[1]) for part in others):
+        raise Damaged("its sparse matrix holds more values than it has places")
+    parts = [_read_whole(file, f"{key}/{part.name}", part) for part in (starts, *others)]
+    starts, indices, values = parts if len(others) == 2 else (parts[0], np.zeros(0, np.int64), np.zeros(0))
+    if any(part.dtype.kind not in "iu" for part in (starts, indices)):
+        raise Damaged("its sparse matrix is not numbered")
+    return sparse_matrix(values, indices.astype(np.int64), starts.astype(np.int64), shape)
+
+
+def _read_whole(file: h5py.File, key: str, data: h5py.Dataset) -> np.ndarray:
+    check_storage(file, key, data)
+    if data.dtype.kind not in "buif":
+        raise ValueError(f"{file.filename}: {key!r} holds {data.dtype}, but labels must be numbers 0 and 1.")
+    return data[()]

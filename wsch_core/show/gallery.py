@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..baselines import BASELINES, fit_baseline
 from ..data import Dataset, Split
-from ..data.hdf5 import find, open_hdf5
+from ..data.hdf5 import MOST_COMPRESSED, check_storage, find, open_hdf5
 from ..evaluation import FITTED_VIDEOS, OURS
 from ..metrics import evaluate
 from ..run import Run, load_run
@@ -244,6 +244,7 @@ def read_video(path: Path, feature_size: int) -> Tensor:
                 f"{path} holds {data.dtype} of shape {data.shape}: a video must be floating-point numbers of shape "
                 f"(frames, {feature_size})."
             )
+        check_storage(file, data.name, data, MOST_COMPRESSED)
         features = torch.from_numpy(data[()].reshape(1, *shape).astype(np.float32))
     if not features.isfinite().all():
         raise ValueError(f"{path} holds NaN or infinite features: extract them again.")

@@ -13,7 +13,7 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from ..run import write_whole
+from ..files import write_whole
 from .cards import Films, content
 from .gallery import ORDERS, Gallery, Place
 

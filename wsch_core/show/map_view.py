@@ -13,7 +13,8 @@ import numpy as np
 import traitlets
 
 from ..data import Dataset
-from ..run import Run, write_whole
+from ..files import write_whole
+from ..run import Run
 from .cards import Films
 from .gallery import Gallery, Place, methods_for
 from .gallery_view import GalleryView

@@ -25,9 +25,11 @@ from torch import Tensor
 from ..baselines import BASELINES, fit_baseline
 from ..codes import pack
 from ..data import Dataset, Split
+from ..data.hdf5 import check_storage, find, hdf5_image
 from ..device import resolve_device
 from ..evaluation import OURS
-from ..run import Run, list_runs, load_run, write_whole
+from ..files import check_file, one_line, write_whole
+from ..run import Run, list_runs, load_run
 from ..search import positions_by_id
 from ..train import encode
 from .layout import exact_neighbours, lay_out
@@ -233,7 +235,7 @@ def _kept(folder: Path, what: str, title: str, setup: Setup, codes: str, make: C
         "min_dist": setup.min_dist, "seed": setup.seed, "made": MADE, "versions": versions,
     }  # fmt: skip
     file = folder / "maps" / f"{setup.split.name}-{what}-{_hash(json.dumps(key).encode())[:8]}.h5"
-    if file.exists():
+    if file.is_file():
         print(f"{title}: read from {folder.name}/maps/{file.name}; nothing has changed since it was made")
         return Map(title, setup.ids, *_read(file, len(setup.ids)), file, True)
     first = ", the first of this kernel: UMAP compiles, for up to a minute" if "umap" not in sys.modules else ""
@@ -250,28 +252,35 @@ def _kept(folder: Path, what: str, title: str, setup: Setup, codes: str, make: C
 
 
 def _write(made: Map, key: dict) -> None:
-    def write(path: Path) -> None:
-        with h5py.File(path, "w") as file:
-            file.attrs["made_from"] = json.dumps(key)
-            file.attrs["trustworthiness"] = made.trustworthiness
-            file["coordinates"], file["neighbours"] = made.coordinates, made.neighbours
-            file.create_dataset("ids", data=made.ids, dtype=h5py.string_dtype())
+    def fill(file: h5py.File) -> None:
+        file.attrs["made_from"] = json.dumps(key)
+        file.attrs["trustworthiness"] = made.trustworthiness
+        file["coordinates"], file["neighbours"] = made.coordinates, made.neighbours
+        file.create_dataset("ids", data=made.ids, dtype=h5py.string_dtype())
 
     try:
         made.file.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise OSError(f"{made.file.parent} cannot be made ({error.strerror}): make the run folder writable.") from error
-    write_whole(made.file, write)
+    write_whole(made.file, lambda path: path.write_bytes(hdf5_image(fill)))
 
 
 def _read(path: Path, videos: int) -> tuple[np.ndarray, np.ndarray, float]:
+    check_file(path, "make it again")
     try:
         with h5py.File(path, "r") as file:
-            found = file["coordinates"][:], file["neighbours"][:], float(file.attrs["trustworthiness"])
-    except (OSError, LookupError, TypeError, ValueError) as error:
-        raise OSError(f"{path} is damaged ({error}): remove it, and it is made again.") from error
-    if len(found[0]) != videos or len(found[1]) != videos:
-        raise OSError(f"{path} holds {len(found[0])} videos, not {videos}: remove it, and it is made again.")
+            coordinates, neighbours = (find(file, name) for name in ("coordinates", "neighbours"))
+            if coordinates.shape != (videos, 2) or neighbours.shape[:1] != (videos,) or neighbours.ndim != 2:
+                raise ValueError(f"maps of {videos} videos have other shapes")
+            for data, kind in ((coordinates, "f"), (neighbours, "i")):
+                check_storage(file, data.name, data)
+                if data.dtype.kind != kind:
+                    raise ValueError(f"{data.name} holds {data.dtype}")
+            found = coordinates[:], neighbours[:], float(file.attrs["trustworthiness"])
+        if not np.isfinite(found[0]).all() or found[1].min() < 0 or found[1].max() >= videos:
+            raise ValueError("points or neighbours lie outside the map")
+    except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise OSError(f"{path} is damaged ({one_line(error)}): remove it, and it is made again.") from error
     return found
 
 

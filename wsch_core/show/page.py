@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..run import write_whole
+from ..files import write_whole
 from .cards import FRAMES, SIDE, Films, content
 from .gallery import Gallery, Place
 

@@ -157,8 +157,8 @@ def run_row(one: Progress) -> dict[str, Any]:
         "gradient passes": sum(line["tasks"] != ["centers"] for line in history),
         "training seconds": sum(line["seconds"] for line in history),
         "peak memory MB": np.nan if memory is None else memory / 1e6,
-        "device": record["device"],
-        "precision": record["precision"],
+        "device": record.get("device", ""),
+        "precision": record.get("precision", ""),
         "threads": record.get("threads", np.nan),
     }
 

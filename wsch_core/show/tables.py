@@ -11,7 +11,7 @@ from pandas.io.formats.style import Styler
 
 from ..data import Dataset
 from ..data.holding import gigabytes
-from ..run import write_whole
+from ..files import write_whole
 from ..settings import Settings
 
 MEANINGS = {
