@@ -81,7 +81,7 @@ class Settings:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {shortened(getattr(self, name))}: it must be one of {', '.join(allowed)}.")
         for name in POSITIVE_INTEGERS:
-            self._require(name, getattr(self, name) >= 1, "a whole number of at least 1")
+            self._require(name, 1 <= getattr(self, name) < 2**31, "a whole number of at least 1, and below 2^31")
         for name in COUNTS:
             self._require(name, 0 <= getattr(self, name) < 2**63, "a whole number of at least 0")
         for name in POSITIVE_NUMBERS:
