@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import torch
 
 from wsch_core import Settings
 from wsch_core.data import load_dataset
@@ -72,3 +73,11 @@ def tiny(tiny_folder):
 @pytest.fixture
 def tiny_settings() -> Settings:
     return Settings(**TINY)
+
+
+@pytest.fixture(autouse=True)
+def threads_stay():
+    """With another number of threads sums are rounded differently: nothing may change it behind the user's back."""
+    threads = torch.get_num_threads()
+    yield
+    assert torch.get_num_threads() == threads

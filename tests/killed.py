@@ -3,7 +3,7 @@
     python killed.py NAME KILLS SEED SETTINGS_JSON
 
 Every child resumes the run and is killed with SIGKILL after a random time, wherever it is then; every third while it writes
-a file, if it does within a second. The children are forked
+a file, if it does within ten seconds. The children are forked
 from a process that has imported everything and computed nothing, so that a kill costs no start-up.
 """
 
@@ -45,7 +45,7 @@ def start(name: str, settings: Settings, often: bool = False) -> int:
     return child
 
 
-def wait_for_a_write(folder: Path, seconds: float = 1.0) -> None:
+def wait_for_a_write(folder: Path, seconds: float = 10.0) -> None:
     """Until a file is being written, so that some kills strike just then."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and not any(folder.glob(".writing-*")):

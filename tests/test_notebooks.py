@@ -85,7 +85,7 @@ def test_train_gives_what_python_gives(executed, tiny, tmp_path):
     ("parameters", "complaint"),
     [
         ({"bitz": 32}, "'bitz' is not a known parameter: did you mean 'bits'?"),
-        ({"bits": 0}, "bits is 0: it must be a whole number of at least 1."),
+        ({"bits": 0}, "bits is 0: it must be a whole number of at least 1"),
         ({"dataset": "tinny"}, "'tinny' is not a known data set: did you mean 'tiny'?"),
     ],
     ids=["misspelt", "bad value", "unknown data set"],

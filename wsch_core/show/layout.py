@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..device import resolve_device
 from ..search import cosine_chunks, distance_chunks
+from ..threads import torch_threads_kept
 
 TURNS = 30  # of the search for the two directions in which the features vary most
 
@@ -48,6 +49,7 @@ def distance_rows(values: Tensor, rows: np.ndarray) -> Iterator[tuple[slice, Ten
         yield part, chunk.neg_().add_(1).cpu()
 
 
+@torch_threads_kept()
 def lay_out(
     values: Tensor, neighbours: np.ndarray, distances: np.ndarray, pooled: Tensor, min_dist: float, seed: int
 ) -> np.ndarray:
