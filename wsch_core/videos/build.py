@@ -60,8 +60,8 @@ class Import:
     unlabelled: int = 0
     unused: list[str] = field(default_factory=list)  # of the label file: no videos of the folder
 
-    def summary(self) -> str:
-        """What there is to know, a line for each."""
+    def summary(self, most: int = 20) -> str:
+        """What there is to know, a line for each; of the files left out, at most so many are listed."""
         counts = [f"{name} {n:,}" for name, n in self.splits.items()]
         counts += [f"{name} = {other}" for name, other in self.same_as.items()]
         done = {"new": self.new, "changed and redone": self.redone, "kept": self.kept, "removed": len(self.removed)}
@@ -80,8 +80,11 @@ class Import:
             lines.append(f"{self.unlabelled:,} videos have no label")
         if self.unused:
             lines.append(f"{len(self.unused):,} rows of the label file are no video of the set: {_some(self.unused)}")
-        lines.append(f"{len(self.left_out):,} files left out" + (":" if self.left_out else ""))
-        return "\n".join([*lines, *(f"  {item.id}: {item.reason}" for item in self.left_out)])
+        lines.append(f"{len(self.left_out):,} files left out" + (":" if self.left_out and most else ""))
+        lines += [f"  {item.id}: {item.reason}" for item in self.left_out[:most]]
+        return "\n".join(
+            [*lines, f"  and {len(self.left_out) - most:,} more"][: len(lines) + (0 < most < len(self.left_out))]
+        )
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
+try:
+    import av
+except ImportError as error:
+    raise ImportError(f"reading videos needs PyAV ({error}): install wsch-core[videos], as the README says.") from error
 from PIL import Image
 
 DECODING_VERSION = 1  # raise it with every change that alters which frames are chosen, or a pixel of them

@@ -33,14 +33,11 @@ def see(path: Path, extractor: Extractor, frames: int, threads: int = 1) -> Seen
     return Seen(np.stack(prepared), np.stack(keyframes), clip.repeated)
 
 
-def describe(path: Path | str, extractor: Extractor, frames: int) -> tuple[np.ndarray, np.ndarray]:
+def describe(path: Path, extractor: Extractor, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Features (frames, D) float32 and keyframes (frames, height, width, 3) uint8 of one video file.
 
-    Raises FileNotFoundError, OSError or ValueError with one sentence that names the file and what is wrong with it.
+    Raises OSError or ValueError with one sentence that names the file and what is wrong with it.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: give the path of a video file.")
     seen = see(path, extractor, frames, threads=0)
     features = extractor(seen.prepared)
     if not np.isfinite(features).all():

@@ -65,7 +65,7 @@ def keyframe(image: Image.Image) -> np.ndarray:
     small = image.convert("RGB")
     factor = min(height / small.height, width / small.width)
     size = max(1, round(small.width * factor)), max(1, round(small.height * factor))
-    small = small.resize(size, Image.Resampling.LANCZOS)
+    small = small.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     canvas = Image.new("RGB", (width, height))
     canvas.paste(small, ((width - small.width) // 2, (height - small.height) // 2))
     return np.asarray(canvas)
