@@ -82,20 +82,23 @@ def _walk(top: Path, found: Found) -> Iterator[Path]:
             path = Path(entry.path)
             if entry.is_dir(follow_symlinks=False):
                 folders.append(path)
-            elif entry.is_symlink() and (entry.is_dir() or _leads_out(path, top)):
-                where = "a folder" if entry.is_dir() else "a file outside the folder"
-                if entry.is_dir() or path.suffix.lower() in EXTENSIONS:
-                    reason = f"it is a symbolic link to {where}, which is not followed: copy what it names."
-                    found.left_out.append(LeftOut(_text(path.relative_to(top).as_posix()), reason))
-            elif path.suffix.lower() in EXTENSIONS and not entry.is_dir():
+            elif entry.is_symlink() and (where := _not_followed(path, top)):
+                reason = f"it is a symbolic link {where}, which is not followed: copy what it names, or remove it."
+                found.left_out.append(LeftOut(_text(path.relative_to(top).as_posix()), reason))
+            elif path.suffix.lower() in EXTENSIONS:
                 yield path
 
 
-def _leads_out(path: Path, top: Path) -> bool:
+def _not_followed(link: Path, top: Path) -> str:
+    """Where a link leads, if it is one that is not followed."""
+    if link.is_dir():
+        return "to a folder"
+    if link.suffix.lower() not in EXTENSIONS:
+        return ""
     try:
-        return not path.resolve().is_relative_to(top)
-    except (OSError, RuntimeError):  # a circle of links
-        return True
+        return "" if link.resolve(strict=True).is_relative_to(top) else "out of the folder"
+    except (OSError, RuntimeError):
+        return "to nothing"
 
 
 def _text(name: str) -> str:
