@@ -87,7 +87,9 @@ def read_clip(path: Path, frames: int, look: Callable[[Image.Image], Any], threa
         except _Inexact:
             return _choose(path, timing, frames, look, threads, jump=False)
     except av.ArgumentError as error:
-        raise ValueError(f"{path} is no video in a container that is read: replace it, or convert it to MP4.") from error
+        raise ValueError(
+            f"{path} is no video in a container that is read: replace it, or convert it to MP4."
+        ) from error
     except av.FFmpegError as error:
         reason = (error.strerror or str(error)).lower()
         if isinstance(error, OSError):

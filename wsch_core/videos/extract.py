@@ -194,6 +194,9 @@ def _huggingface(name: str) -> tuple[nn.Module, Preparation]:
             f"{folder} holds not all weights of its model (missing: {', '.join(missing[:3])}): copy it again, or choose "
             "another model."
         )
+    weights = model.state_dict()
+    for key in missing:  # drawn at random, and not used
+        weights[key].zero_()
     return _Pooled(model, pooler=not missing), preparation
 
 

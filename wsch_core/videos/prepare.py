@@ -42,7 +42,7 @@ class Preparation:
         left, top = (image.width - width) // 2, (image.height - height) // 2
         if (left, top) != (0, 0):
             image = image.crop((left, top, left + width, top + height))  # black where it is smaller
-        return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
+        return np.atleast_3d(np.array(image)).transpose(2, 0, 1)
 
     def normalise(self, pictures: Tensor) -> Tensor:
         """(n, channels, height, width) uint8 -> the same as float32, scaled and normalised."""
