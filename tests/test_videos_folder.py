@@ -32,8 +32,9 @@ class TestFinding:
         (folder / "sub").mkdir(parents=True)
         (folder / "sub" / "a.mp4").write_bytes(b"x")
         links = {
-            "inside.mp4": "sub/a.mp4", "out.mp4": "../outside/secret.mp4", "nothing.mp4": "none.mp4", "folder": "../outside",
-            "absolute.mp4": tmp_path / "outside" / "secret.mp4", "round.mp4": "round.mp4", "up": "..",
+            "inside.mp4": "sub/a.mp4", "out.mp4": "../outside/secret.mp4", "nothing.mp4": "none.mp4",
+            "absolute.mp4": tmp_path / "outside" / "secret.mp4", "round.mp4": "round.mp4", "folder": "../outside",
+            "up": "..",
         }  # fmt: skip
         for name, target in links.items():
             (folder / name).symlink_to(target)

@@ -266,9 +266,6 @@ class TestKilled:
 
     @pytest.mark.slow
     def test_at_any_moment_leaves_the_former_set_or_the_new_one(self, folder, tmp_path):
-        bring_in(folder)
-        for number in range(10, 30):
-            write_video(folder / "dark" / f"{number}.mp4", shades(8, first=number))
         command = [
             sys.executable,
             "-W",
@@ -276,18 +273,15 @@ class TestKilled:
             str(ROOT / "tests" / "killed_import.py"),
             str(folder),
             "mine",
-            "25",
+            "40",
             "1",
         ]
-        done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=240)
+        done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout.splitlines()[-1])
-        print(said)
-        assert said["killed"] >= 5
-        assert set(said["held"]) <= {8, 28}
-        assert 8 in said["held"]
-        assert said["finished"]
-        assert said["videos"] == 28
+        assert said["killed"] == 40
+        assert said["imports"] > 2
+        assert said["last"]
         survived = features()
         assert not list((tmp_path / "data" / "mine").glob(".writing-*"))
         shutil.rmtree(tmp_path / "data")
