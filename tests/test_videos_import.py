@@ -25,6 +25,7 @@ from wsch_core.videos.assemble import default_settings
 from wsch_core.videos.describe import describe
 from wsch_core.videos.extract import load_extractor
 
+CLIPS = Path(os.environ.get("WSCH_CLIPS", "") or "clips-are-not-here")
 SMALL = {
     "bits": 8, "pretrain_epochs": 1, "epochs": 1, "centers": 2, "encoder_width": 64, "decoder_width": 32, "device": "cpu",
     "precision": "float32",
@@ -350,3 +351,27 @@ def test_the_notebooks_go_from_a_folder_to_a_gallery(folder, tmp_path):
     done = run_papermill(ROOT, "notebooks/gallery.ipynb", out, {"run": "mine-8", "video": video, "queries": 2})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "outputs" / "mine-8" / "figures" / "gallery_video.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="WSCH_CLIPS names no folder of real clips")
+def test_of_real_clips_the_compressed_copy_is_nearest_to_the_original(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("WSCH_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("WSCH_CACHE", str(tmp_path / "cache"))
+    extract._load.cache_clear()
+    report = import_videos(CLIPS, "clips", extractor="demo", device="cpu")
+    assert [item.id for item in report.left_out] == ["corrupted.mp4"]
+    assert set(report.repeated) == {"rotated_0.mov", "rotated_90.mov"}
+    data = load_dataset("clips")
+    run = fit(settings_for(data, bits=64, device="cpu", precision="float32"), data, "clips", callbacks=[])
+    gallery = Gallery(data, methods_for(run, data), k=3)
+    for one, other in (
+        ("carphone_pristine.mp4", "carphone_distorted.mp4"),
+        ("carphone_distorted.mp4", "carphone_pristine.mp4"),
+    ):
+        gallery.bring(CLIPS / one)
+        itself, nearest, next_one = gallery.results(next(iter(gallery.methods)))
+        assert {data.database.ids[itself.row], data.database.ids[nearest.row]} == {one, other}
+        assert max(itself.distance, nearest.distance) < next_one.distance
+    extract._load.cache_clear()
