@@ -239,6 +239,14 @@ class TestAgain:
         with pytest.raises(ValueError, match=r"was not made from videos|dataset is"):
             bring_in(folder, name)
 
+    def test_files_of_somebody_else_are_left_alone(self, folder, tmp_path):
+        theirs = tmp_path / "data" / "mine" / "train.h5"
+        theirs.parent.mkdir(parents=True)
+        theirs.write_text("theirs")
+        with pytest.raises(ValueError, match=r"mine holds files, but there is no definition mine\.toml"):
+            bring_in(folder)
+        assert theirs.read_text() == "theirs"
+
     def test_two_at_a_time_are_refused(self, folder):
         with (
             build._locked(Path(os.environ["WSCH_DATA"]) / "mine"),

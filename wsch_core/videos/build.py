@@ -82,9 +82,9 @@ class Import:
             lines.append(f"{len(self.unused):,} rows of the label file are no video of the set: {_some(self.unused)}")
         lines.append(f"{len(self.left_out):,} files left out" + (":" if self.left_out and most else ""))
         lines += [f"  {item.id}: {item.reason}" for item in self.left_out[:most]]
-        return "\n".join(
-            [*lines, f"  and {len(self.left_out) - most:,} more"][: len(lines) + (0 < most < len(self.left_out))]
-        )
+        if 0 < most < len(self.left_out):
+            lines.append(f"  and {len(self.left_out) - most:,} more")
+        return "\n".join(lines)
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
@@ -111,19 +111,21 @@ def import_videos(
     if type(frames) is not int or frames < 2:
         raise ValueError(f"frames is {frames!r}: it must be a whole number of at least 2.")
     chosen_shares = parse_shares(shares)
-    former = _former(name)
+    _former(name)  # before anything is made
     found = find_videos(folder)
     described = read_labels(labels, [video.id for video in found.videos])
     network = load_extractor(extractor, device)
     target = data_folder() / name
     with _locked(target):
+        former = _former(name)
         job = _Job(target, found.videos, network, frames)
         kept, attributes = _read_former(former, network, frames, found.videos)
         result = Import(name, target, network.name, left_out=found.left_out, unused=described.unused)
         rows = job.rows(kept, result)
         if not rows:
             raise ValueError(
-                f"no video of {folder} can be decoded (first: {result.left_out[0].id}: {result.left_out[0].reason})"
+                f"no video of {folder} can be decoded (first: {result.left_out[0].id}: {result.left_out[0].reason}) Bring "
+                "videos, or give another folder."
             )
         share = chosen_shares or attributes.get("shares") or (SHARES if len(rows) >= SMALL else (1.0, 0.0, 0.0))
         by_split = _deal(rows, described, share)
@@ -139,8 +141,13 @@ def _former(name: str) -> Definition | None:
     """The definition of this name, if there is one; another than an imported one is refused (ValueError)."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]{0,99}", name):
         raise ValueError(f"dataset is {name!r}: use up to 100 letters, digits, '.', '_', '-' and '+'.")
-    path = list_definitions().get(name)
+    path, folder = list_definitions().get(name), data_folder() / name
     if path is None:
+        # Of an import that was stopped, the parts are there.
+        if folder.exists() and not (folder / PARTS).is_dir() and not (folder.is_dir() and _empty(folder)):
+            raise ValueError(
+                f"{folder} holds files, but there is no definition {name}.toml: choose another name, or move them away."
+            )
         return None
     definition = read_definition(path)
     own = all(len(split.features) == 1 for split in definition.splits.values() if not split.same_as)
@@ -149,6 +156,10 @@ def _former(name: str) -> Definition | None:
             f"{path} was not made from videos, and is left as it is: choose another name for the data set."
         )
     return definition
+
+
+def _empty(folder: Path) -> bool:
+    return not any(path.name != LOCK for path in folder.iterdir())
 
 
 @contextmanager
