@@ -65,6 +65,9 @@ class _Timing:
         length = self.times[-1] - self.times[0] + (gaps[len(gaps) // 2] if gaps else 1)
         return [self.times[0] + (part + 0.5) * length / frames for part in range(frames)]
 
+    def frames_between(self, begin: float, end: float) -> int:
+        return bisect_right(self.times, end) - bisect_right(self.times, begin)
+
 
 class _Inexact(Exception):
     """A jump ended behind the frame that was looked for: the file's index is wrong."""
@@ -152,9 +155,9 @@ def _shown(path: Path, container, stream, timing: _Timing, targets: list[float],
     shown, following, begins = None, None, timing.times[0] - 1  # `following` begins at `begins`
     jumped = ended = False
     for target in targets:
-        key = timing.keys[bisect_right(timing.keys, target) - 1] if jump and timing.keys else timing.times[0]
-        if not ended and bisect_right(timing.times, key) - bisect_right(timing.times, begins) > JUMP:
-            source.jump(key)
+        keys = bisect_right(timing.keys, target) if jump and not ended else 0
+        if keys and timing.frames_between(begins, timing.keys[keys - 1]) > JUMP:
+            source.jump(timing.keys[keys - 1])
             shown, following, jumped = None, None, True
         while not ended and (following is None or begins <= target):
             shown = following or shown
@@ -166,7 +169,6 @@ def _shown(path: Path, container, stream, timing: _Timing, targets: list[float],
         if shown is None:
             raise ValueError(f"{path}: not one frame can be decoded: replace it, or convert it anew.")
         yield shown
-        following = following or shown
 
 
 class _Decoder:
