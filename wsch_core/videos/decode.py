@@ -133,18 +133,20 @@ def _read_timing(path: Path) -> _Timing:
 
 
 def _choose(path: Path, timing: _Timing, frames: int, look: Callable, threads: int, jump: bool) -> Clip:
-    pictures, former, repeated = [], None, 0
+    pictures, former, repeated, turn = [], None, 0, None
     with _open(path) as container:
         stream = _video_stream(path, container)
         stream.codec_context.thread_count = threads
         stream.thread_type = "AUTO"
         pixel = float(stream.sample_aspect_ratio or 1)
         for frame in _shown(path, container, stream, timing, timing.targets(frames), jump):
+            if former is None:
+                turn = _turn(frame)  # the file's own, so one frame tells; reading it keeps a frame in memory for longer
             if frame is former:
                 repeated += 1
                 pictures.append(pictures[-1])
             else:
-                pictures.append(look(_upright(frame, pixel)))
+                pictures.append(look(_upright(frame, pixel, turn)))
             former = frame
     return Clip(pictures, repeated)
 
@@ -211,14 +213,18 @@ class _Decoder:
         return f"at {float((packet.pts - (self.stream.start_time or 0)) * self.stream.time_base):.1f} s"
 
 
-def _upright(frame: av.VideoFrame, pixel: float) -> Image.Image:
+def _turn(frame: av.VideoFrame) -> Image.Transpose | None:
+    """What makes a video upright, by its orientation tag; turns by other than right angles are left aside."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
+            return UPRIGHT.get(tuple((value > 0) - (value < 0) for value in (a, b, c, d)))
+    return None
+
+
+def _upright(frame: av.VideoFrame, pixel: float, turn: Image.Transpose | None) -> Image.Image:
     """A frame as a picture, its pixels made square and turned as its orientation tag says."""
     image = frame.to_image()
     if pixel != 1:
         image = image.resize((max(1, round(image.width * pixel)), image.height), Image.Resampling.BICUBIC)
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
-            turn = UPRIGHT.get(tuple((value > 0) - (value < 0) for value in (a, b, c, d)))
-            return image if turn is None else image.transpose(turn)
-    return image
+    return image if turn is None else image.transpose(turn)
