@@ -257,7 +257,7 @@ class TestDemo:
         pictures = np.random.default_rng(0).integers(0, 255, (4, demo.SIDE, demo.SIDE), np.uint8)
         prepared = np.stack([extractor.prepare(Image.fromarray(one)) for one in pictures])
         expected = demo.train_extractor()(torch.from_numpy(pictures)).detach().numpy()
-        assert np.array_equal(extractor(prepared), expected)
+        assert np.allclose(extractor(prepared), expected, atol=1e-5)  # channels last, sums are in another order
 
     def test_a_damaged_file_is_named(self, tmp_path):
         load_extractor("demo", "cpu")
