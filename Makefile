@@ -24,7 +24,7 @@ $(VENV)/.notebooks: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.notebooks
-	$(INSTALL) '.[notebooks,test]'
+	$(INSTALL) '.[notebooks,videos,test]'
 	touch $@
 
 clean:

@@ -89,15 +89,9 @@ def evaluate_run(
     set without labels, or another one than the run was trained on (for that, `encode` and `evaluate_codes` are there).
     """
     _check_labels(dataset)
-    _check_trained_on(run, dataset)
-    device = resolve_device(device)
-    model = run.model().to(device)
+    codes = encode_run(run, dataset, device)
     options = {"ks": ks, "self_match": self_match}
     splits = _different_splits(dataset)
-    codes = {name: encode(model, split.features, device) for name, split in splits.items()}
-    for name, split in splits.items():
-        run.save_codes(name, codes[name], split.ids)
-    codes.setdefault("query", codes["database"])
     methods = {OURS: evaluate_codes(codes, dataset, normalisation=normalisation, **options)}
     pooled = {name: split.features.mean_pooled() for name, split in splits.items()}
     pooled.setdefault("query", pooled["database"])
@@ -117,6 +111,22 @@ def evaluate_run(
     results = Results(methods, real_valued, health(codes["database"]), codes)
     run.save_json("metrics.json", results.as_dict())
     return results
+
+
+def encode_run(run: Run, dataset: Dataset, device: str = "auto") -> dict[str, Tensor]:
+    """Codes of "database" and "query", (videos, b) int8 of ±1, also kept in the run folder; no labels are needed.
+
+    Raises ValueError for another data set than the run was trained on.
+    """
+    _check_trained_on(run, dataset)
+    device = resolve_device(device)
+    model = run.model().to(device)
+    splits = _different_splits(dataset)
+    codes = {name: encode(model, split.features, device) for name, split in splits.items()}
+    for name, split in splits.items():
+        run.save_codes(name, codes[name], split.ids)
+    codes.setdefault("query", codes["database"])
+    return codes
 
 
 def evaluate_codes(codes: Mapping[str, Tensor], dataset: Dataset, **options: Any) -> Evaluation:

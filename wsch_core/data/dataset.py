@@ -142,6 +142,11 @@ class Dataset:
         return {name: np.asarray(split.labels.sum(axis=0), dtype=int) for name, split in different.items()}
 
     @property
+    def labelled(self) -> bool:
+        """Whether database and queries have labels, so that mAP@K can be measured."""
+        return bool(self.database.files.labels and self.query.files.labels)
+
+    @property
     def queries_are_database(self) -> bool:
         return self.definition.queries_are_database
 

@@ -3,7 +3,7 @@
     title = "My videos"
     frames = 25
     feature_size = 4096
-    classes = 239                    # or a list of their names
+    classes = 239                    # or a list of their names; [] for a set without labels
     [train]
     features = ["train.h5"]          # HDF5, dataset "feats": (videos, frames, feature_size)
     [database]
@@ -11,6 +11,9 @@
     labels = ["test_labels.mat"]     # variable "labels": one multi-hot row per video
     [query]
     same_as = "database"             # or files of its own
+    [extractor]                      # of sets made from videos
+    name = "microsoft/resnet-50"
+    version = "0123456789ab"
 
 Files are looked for below WSCH_DATA (or data/) in a folder of the definition's name, or in `folder`.
 """
@@ -47,6 +50,14 @@ class SplitFiles:
 
 
 @dataclass(frozen=True)
+class ExtractorRecord:
+    """What made a data set's features."""
+
+    name: str  # "demo", or a Hugging Face image model, by name or local folder
+    version: str  # hash of its weights and of how pictures are prepared for it
+
+
+@dataclass(frozen=True)
 class Definition:
     name: str
     title: str
@@ -58,6 +69,7 @@ class Definition:
     about: str = ""
     builder: str = ""  # "demo": made on first use
     settings: dict[str, Any] = field(default_factory=dict)  # this set's own defaults
+    extractor: ExtractorRecord | None = None  # of sets made from videos
     published: tuple[dict[str, Any], ...] = ()  # rows of method, bits, map (at 5/20/40/60/80/100), source
 
     @property
@@ -102,17 +114,19 @@ def read_definition(path: Path) -> Definition:
         if key not in (*known, *SPLITS):
             raise ValueError(f"{path}: {unknown_name('field', key, [*known, *SPLITS])}")
     folder = _check_name(path, "folder", table.get("folder", path.stem))
+    splits = _read_splits(path, table)
     return Definition(
         name=path.stem,
         title=_take(path, table, "title", str, path.stem),
         frames=_take_size(path, table, "frames"),
         feature_size=_take_size(path, table, "feature_size"),
-        classes=_read_classes(path, table),
-        splits=_read_splits(path, table),
+        classes=_read_classes(path, table, labelled=any(files.labels for files in splits.values())),
+        splits=splits,
         folder=data_folder() / folder,
         about=_take(path, table, "about", str, ""),
         builder=_read_builder(path, table),
         settings=_read_settings(path, table),
+        extractor=_read_extractor(path, table),
         published=_read_published(path, table),
     )
 
@@ -146,12 +160,12 @@ def _take_size(path: Path, table: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _read_classes(path: Path, table: Mapping[str, Any]) -> tuple[str, ...]:
+def _read_classes(path: Path, table: Mapping[str, Any], labelled: bool) -> tuple[str, ...]:
     classes = table.get("classes")
     if type(classes) is int and 1 <= classes <= MOST_CLASSES:
         return tuple(str(number) for number in range(classes))
-    named = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
-    if named and len(set(classes)) == len(classes) <= MOST_CLASSES:
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if named and len(set(classes)) == len(classes) <= MOST_CLASSES and (classes or not labelled):
         return tuple(classes)
     raise ValueError(
         f"{path}: classes is {shortened(classes)}: it must be their number, or a list of different names, "
@@ -214,6 +228,18 @@ def _read_settings(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: [settings] {error}") from error
     return settings
+
+
+def _read_extractor(path: Path, table: Mapping[str, Any]) -> ExtractorRecord | None:
+    if "extractor" not in table:
+        return None
+    entry = _take(path, table, "extractor", dict)
+    known = [f.name for f in fields(ExtractorRecord)]
+    if set(entry) != set(known) or not all(isinstance(value, str) and value for value in entry.values()):
+        raise ValueError(
+            f"{path}: [extractor] is {entry!r}: it must hold {' and '.join(known)}, as text, and nothing else."
+        )
+    return ExtractorRecord(**entry)
 
 
 def _read_published(path: Path, table: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:

@@ -28,7 +28,7 @@ BUILDER_VERSION = 1  # raise it with every change that alters a pixel or a featu
 FRAMES = 25
 SIDE = 32  # a frame is SIDE x SIDE pixels
 FEATURE_SIZE = 128
-DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
+DIGIT_CLASSES = tuple("0123456789")
 # Each odd motion is the one before it, played backwards.
 MOTIONS = ("right", "left", "down", "up", "clockwise", "anticlockwise")
 DIGIT_AND_MOTION_CLASSES = tuple(f"{digit} {motion}" for digit in DIGIT_CLASSES for motion in MOTIONS)
@@ -59,9 +59,9 @@ def build_demo(folder: Path, seed: int = 0, report: Callable[[str], None] = prin
     try:
         scratch.mkdir(parents=True)
     except OSError as error:
+        reason = error.strerror or error
         raise OSError(
-            f"Cannot make the demo set in {folder} ({error.strerror or error}): "
-            "set the environment variable WSCH_DATA to a folder you can write to."
+            f"Cannot make the demo set in {folder} ({reason}): set WSCH_DATA to a writable folder."
         ) from error
     try:
         report(f"Making the demo set in {folder}: moving handwritten digits, about 20 s, once.")
@@ -104,9 +104,7 @@ def _write_all(folder: Path, seed: int) -> None:
     """Deal the digits, train the extractor, then render, describe and write each split."""
     pictures, digits = _load_digits()
     shares = _deal(digits, seed)
-    # The caller's random state must not change because a data set was made on the way.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _one_thread():
-        torch.manual_seed(seed)
+    with _reproducible(seed):
         extractor = _train_extractor(pictures, digits, shares["extractor"])
         for split in SPLITS:
             digit_image, motion = _plan(digits, shares[split], PER_CLASS[split])
@@ -115,13 +113,22 @@ def _write_all(folder: Path, seed: int) -> None:
             _write_split(folder, split, seed, feats, frames, digit_image, digits[digit_image].numpy(), motion.numpy())
 
 
+def train_extractor(seed: int = 0) -> "Extractor":
+    """The feature extractor that made the demo set of this seed, trained anew in some seconds."""
+    pictures, digits = _load_digits()
+    with _reproducible(seed):
+        return _train_extractor(pictures, digits, _deal(digits, seed)["extractor"])
+
+
 @contextmanager
-def _one_thread():
-    """Sums over several threads are rounded differently, and training amplifies it: one thread gives the same features."""
+def _reproducible(seed: int):
+    """Seeded, and in one thread: sums over several are rounded otherwise. The caller's random state stays as it was."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(seed)
+            yield
     finally:
         torch.set_num_threads(threads)
 
@@ -147,8 +154,7 @@ def _deal(digits: Tensor, seed: int) -> dict[str, Tensor]:
     ends = np.cumsum(list(SHARES.values()))
     for digit in range(len(DIGIT_CLASSES)):
         mine = generator.permutation(np.flatnonzero(digits.numpy() == digit))
-        cuts = np.round(ends[:-1] * len(mine)).astype(int)
-        for owner, part in zip(SHARES, np.split(mine, cuts), strict=True):
+        for owner, part in zip(SHARES, np.split(mine, np.round(ends[:-1] * len(mine)).astype(int)), strict=True):
             dealt[owner].append(part)
     return {owner: torch.from_numpy(np.sort(np.concatenate(parts))) for owner, parts in dealt.items()}
 
@@ -183,8 +189,7 @@ def _paths(motion: Tensor) -> Tensor:
     across = (_uniform(-0.4, 0.4, videos, 1) + clock * _uniform(-0.15, 0.15, videos, 1)).expand_as(along)
     # On the screen y grows downwards, so a growing angle runs clockwise.
     angle = _uniform(0, 2 * math.pi, videos, 1) + clock * 2 * math.pi * _uniform(0.6, 1.1, videos, 1)
-    radius = _uniform(0.28, 0.48, videos, 1)
-    centre = _uniform(-0.1, 0.1, 2, videos, 1)
+    radius, centre = _uniform(0.28, 0.48, videos, 1), _uniform(-0.1, 0.1, 2, videos, 1)
     forward = torch.stack(
         [
             torch.stack([along, across], dim=-1),
@@ -228,8 +233,7 @@ def _render(pictures: Tensor, intruders: Tensor, centre: Tensor, size: Tensor, t
     pictures: (n, 1, h, w); intruders: (n, f, 1, h, w), another digit that flashes up in some frames;
     centre: (n, f, 2); size, turn, ink: (n, f) -> (n, f, SIDE, SIDE) uint8
     """
-    videos, frames = size.shape
-    flat = videos * frames
+    (videos, frames), flat = size.shape, size.numel()
     canvas = _backgrounds(videos, frames).flatten(0, 1)
     shown = pictures[:, None].expand(-1, frames, -1, -1, -1).flatten(0, 1)
     digit = _place(shown, centre.flatten(0, 1), size.flatten(), turn.flatten())
@@ -251,8 +255,7 @@ def _over(canvas: Tensor, stroke: Tensor, ink: Tensor) -> Tensor:
 
 def _hide(canvas: Tensor, centre: Tensor) -> Tensor:
     """Put a grey card over part of the digit in some frames: (n, SIDE, SIDE), (n, 2) -> (n, SIDE, SIDE)."""
-    count = len(canvas)
-    place = torch.linspace(-1, 1, SIDE)
+    count, place = len(canvas), torch.linspace(-1, 1, SIDE)
     card = centre + _uniform(-0.35, 0.35, count, 2)
     half = _uniform(0.2, 0.4, count, 2)
     inside = [(place[None] - card[:, [axis]]).abs() < half[:, [axis]] for axis in (0, 1)]
@@ -303,8 +306,7 @@ class Extractor(nn.Module):
 
 def _train_extractor(pictures: Tensor, digits: Tensor, share: Tensor) -> Extractor:
     """Teach the extractor digit and place on single frames of the digits that no video shows."""
-    extractor = Extractor()
-    steps = EXTRACTOR_FRAMES // BATCH
+    extractor, steps = Extractor(), EXTRACTOR_FRAMES // BATCH
     optimizer = torch.optim.AdamW(extractor.parameters(), lr=2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
     for _ in range(steps):
@@ -313,8 +315,8 @@ def _train_extractor(pictures: Tensor, digits: Tensor, share: Tensor) -> Extract
         size, turn, ink = (_uniform(*span, BATCH, 1) for span in ((0.43, 0.65), (-0.3, 0.3), (0.75, 1.0)))
         intruders = pictures[share[torch.randint(len(share), (BATCH, 1))]]
         feats = extractor(_render(pictures[image], intruders, centre, size, turn, ink)[:, 0])
-        loss = F.cross_entropy(extractor.digit(feats), digits[image])
-        loss = loss + PLACE_WEIGHT * F.mse_loss(extractor.place(feats), centre[:, 0])
+        place = F.mse_loss(extractor.place(feats), centre[:, 0])
+        loss = F.cross_entropy(extractor.digit(feats), digits[image]) + PLACE_WEIGHT * place
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -120,6 +120,7 @@ def check_files(definition: Definition, files: tuple[str, ...], key: str) -> lis
             f"{', '.join(missing)}: put them there, or take them out of the definition."
         )
     shapes = [_shape(path, key) for path in paths]
+    _check_extractor(definition, paths)
     for path, shape in zip(paths, shapes, strict=True):
         if shape[1:] != shapes[0][1:]:
             raise ValueError(
@@ -132,6 +133,21 @@ def check_files(definition: Definition, files: tuple[str, ...], key: str) -> lis
                 f"{definition.feature_size}): correct frames and feature_size there, or bring the files it means."
             )
     return [shape[0] for shape in shapes]
+
+
+def _check_extractor(definition: Definition, paths: Sequence[Path]) -> None:
+    """Refuse files that say they were made by another extractor than the definition's, or by two (ValueError)."""
+    expected, whose = definition.extractor and definition.extractor.version, "the definition"
+    for path in paths:
+        with open_hdf5(path) as file:
+            found = file.attrs.get("extractor_version")
+        if found is not None and expected is not None and found != expected:
+            raise ValueError(
+                f"{path} was made by the extractor version {found!r}, but {whose} says {expected!r}: features of two "
+                "extractors cannot be mixed."
+            )
+        if found is not None and expected is None:
+            expected, whose = found, path.name
 
 
 def _shape(path: Path, key: str) -> tuple[int, ...]:

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from ..data import Split
 from .frames import Pictures
-from .gallery import Gallery, Place, Result
+from .gallery import Gallery, Outside, Place, Result
 
 FRAMES = 12  # of a video in its picture; more are hard to follow and make pages large
 SIDE = 112  # pixels, the longer side of a frame
@@ -31,7 +30,8 @@ class Films:
         self._kept: OrderedDict[tuple[str, str], dict] = OrderedDict()
 
     def __call__(self, places: Sequence[Place]) -> list[dict[str, Any]]:
-        """For each video: `source`, a data URI; `frames`, side by side; `moving`, whether they are pictures; `middle`."""
+        """For each video: `source`, a data URI of `frames` side by side; whether they are `moving` pictures; where the
+        `middle` one is; the `aspect` of one, width by height."""
         keys = [(place.split, self.splits[place.split].ids[place.row]) for place in places]
         for split in self.splits:
             missing = {key: place.row for key, place in zip(keys, places, strict=True) if place.split == split}
@@ -46,9 +46,11 @@ class Films:
             self._kept.popitem(last=False)
         return found
 
-    def of_features(self, features: Tensor) -> dict[str, Any]:
-        """The film of a video from outside, (1, frames, D): colours, scaled as those of the database."""
-        return film(self._pictures["database"].colours(features)[0])
+    def of_outside(self, video: Outside) -> dict[str, Any]:
+        """The film of a video from outside: its keyframes or, without any, colours, scaled as those of the database."""
+        if video.keyframes is not None:
+            return film(video.keyframes, self.frames, self.side)
+        return film(self._pictures["database"].colours(video.features)[0])
 
 
 def film(picture: np.ndarray, frames: int = FRAMES, side: int = SIDE) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def film(picture: np.ndarray, frames: int = FRAMES, side: int = SIDE) -> dict[st
     Of keyframes at most `frames` are taken, evenly, and no side is longer than `side` pixels.
     """
     if picture.ndim == 2:
-        return _film(_data_uri(Image.fromarray(picture[None]), "PNG"), len(picture), moving=False)
+        return _film(_data_uri(Image.fromarray(picture[None]), "PNG"), len(picture), moving=False, aspect=1)
     chosen = np.unique(np.linspace(0, len(picture) - 1, frames).round().astype(int))
     images = [Image.fromarray(picture[frame]) for frame in chosen]
     for image in images:
@@ -65,12 +67,18 @@ def film(picture: np.ndarray, frames: int = FRAMES, side: int = SIDE) -> dict[st
     side_by_side = Image.new(images[0].mode, (sum(image.width for image in images), images[0].height))
     for place, image in enumerate(images):
         side_by_side.paste(image, (place * image.width, 0))
-    return _film(_data_uri(side_by_side, "JPEG", quality=80), len(images), moving=True)
+    return _film(_data_uri(side_by_side, "JPEG", quality=80), len(images), True, images[0].width / images[0].height)
 
 
-def _film(source: str, frames: int, moving: bool) -> dict[str, Any]:
+def _film(source: str, frames: int, moving: bool, aspect: float) -> dict[str, Any]:
     middle = (frames - 1) // 2 / max(frames - 1, 1)  # where a background must stand to show the middle frame whole
-    return {"source": source, "frames": frames, "moving": moving, "middle": f"{100 * middle:.3f}%"}
+    return {
+        "source": source,
+        "frames": frames,
+        "moving": moving,
+        "middle": f"{100 * middle:.3f}%",
+        "aspect": round(aspect, 4),
+    }
 
 
 def _data_uri(image: Image.Image, kind: str, **options) -> str:
@@ -96,7 +104,7 @@ def query_card(gallery: Gallery, films: Films) -> dict[str, Any]:
         "id": gallery.id_of(place),
         "labels": gallery.labels_of(place),
         "where": where,
-        "film": films([place])[0] if place.split else films.of_features(gallery.outside_features()),
+        "film": films([place])[0] if place.split else films.of_outside(gallery.outside),
     }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
@@ -12,6 +15,9 @@ from ..data.holding import gigabytes
 from .frames import Pictures, frame_strips
 from .style import BLUE, WIDTH, Picture, empty, picture, style
 from .tables import plain
+
+if TYPE_CHECKING:
+    from ..videos.folder import LeftOut
 
 MOST_LABELS = 12  # more labels on a video are drawn together
 
@@ -35,6 +41,12 @@ def videos_table(check: DatasetCheck) -> Styler:
         for found in check.splits.values()
     ]
     return plain(pd.DataFrame(rows), left=["split", "held"])
+
+
+def left_out_table(left_out: Sequence[LeftOut]) -> Styler:
+    """A row per file that an import has left out, and the reason."""
+    rows = [{"file": item.id, "left out, because": item.reason} for item in left_out]
+    return plain(pd.DataFrame(rows, columns=["file", "left out, because"]), left=["file", "left out, because"])
 
 
 def features_table(check: DatasetCheck) -> Styler:

@@ -12,6 +12,7 @@ function film(picture) {
   made.style.backgroundImage = `url(${picture.source})`;
   made.style.setProperty("--frames", picture.frames);
   made.style.setProperty("--middle", picture.middle);
+  made.style.setProperty("--aspect", picture.aspect);
   return made;
 }
 

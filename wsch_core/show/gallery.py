@@ -21,6 +21,7 @@ from ..metrics import evaluate
 from ..run import Run, load_run
 from ..train import encode
 
+FEATURE_FILES = (".h5", ".hdf5")
 ORDERS = ("in order", "at random", "worst first", "best first")
 
 
@@ -47,6 +48,15 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Outside:
+    """A video that is not of the data set."""
+
+    name: str
+    features: Tensor  # (1, frames, D)
+    keyframes: np.ndarray | None  # (frames, height, width, 3) uint8, of a video file
+
+
+@dataclass(frozen=True)
 class Result:
     """One retrieved video of the database."""
 
@@ -68,7 +78,7 @@ class Gallery:
         self.self_match, self.only_misses, self.only_class, self.of_class = False, False, "", ""
         self.trail: list[Place] = []
         self._precision: dict[tuple, np.ndarray] = {}
-        self._outside: tuple[str, Tensor] | None = None  # name and features of a video from outside
+        self.outside: Outside | None = None
         self._rows = {split: {video: row for row, video in enumerate(self.splits[split].ids)} for split in self.splits}
         self.order("in order")
 
@@ -166,16 +176,23 @@ class Gallery:
         raise ValueError(f"{video!r} is not a video of {self.dataset.name}{hint}")
 
     def bring(self, path: Path | str) -> None:
-        """Make a video from outside the query: an HDF5 file with one data set of features, (frames, D) or (1, frames, D).
+        """Make a video from outside the query: a video file, whose features are extracted as those of the data set were, or
+        an HDF5 file with one data set of features, (frames, D) or (1, frames, D).
 
-        Raises FileNotFoundError, OSError or ValueError with one sentence that names the file and what is wrong with it.
+        Raises OSError, ValueError or ImportError with one sentence that names the file and what is wrong with it.
         """
         path = Path(path).expanduser()
-        self._outside = (path.name, read_video(path, self.dataset.feature_size))
+        if path.suffix.lower() in FEATURE_FILES:
+            self.outside = Outside(path.name, read_video(path, self.dataset.feature_size), None)
+        else:
+            from ..videos.query import query_video  # only here: it needs packages for videos
+
+            features, keyframes = query_video(path, self.dataset.definition)
+            self.outside = Outside(path.name, torch.from_numpy(features)[None], keyframes)
         self.go(Place("", 0))
 
     def id_of(self, place: Place) -> str:
-        return self.splits[place.split].ids[place.row] if place.split else self._outside[0]
+        return self.splits[place.split].ids[place.row] if place.split else self.outside.name
 
     def labels_of(self, place: Place) -> str:
         return self.splits[place.split].label_names(place.row) if place.split else ""
@@ -184,12 +201,8 @@ class Gallery:
         """(b,) of ±1."""
         codes = self.methods[method]
         if not place.split:
-            return codes.encode(self._outside[1])[0]
+            return codes.encode(self.outside.features)[0]
         return getattr(codes, place.split)[place.row]
-
-    def outside_features(self) -> Tensor:
-        """(1, frames, D) of the video that `bring` brought."""
-        return self._outside[1]
 
     # What is found
 

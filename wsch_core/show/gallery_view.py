@@ -55,7 +55,9 @@ class GalleryView:
             placeholder="id of a video, then Enter", continuous_update=False, layout={"width": "200px"}
         )
         self.file = widgets.Text(
-            placeholder="path of one video's features (HDF5)", continuous_update=False, layout={"width": "260px"}
+            placeholder="path of a video, or of one's features (.h5)",
+            continuous_update=False,
+            layout={"width": "290px"},
         )
         most = min(MOST_RESULTS, len(self.gallery.dataset.database))
         k = min(self.gallery.k, most)
@@ -99,7 +101,7 @@ class GalleryView:
         try:
             act(*arguments)
             self.cards.content = content(self.gallery, self.films)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             self._say(f"✗ {error}")
             return
         self._say(f"answered in {1000 * (time.perf_counter() - start):.0f} ms")

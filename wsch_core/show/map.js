@@ -252,6 +252,7 @@ function render({ model, el }) {
       film.style.backgroundImage = `url(${video.film.source})`;
       film.style.setProperty("--frames", video.film.frames);
       film.style.setProperty("--middle", video.film.middle);
+      film.style.setProperty("--aspect", video.film.aspect);
       frame.append(film);
     }
     detail.replaceChildren(frame, element("div", "name", video.id || "point at a video"), element("div", "name labels", video.labels || ""));

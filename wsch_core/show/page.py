@@ -57,8 +57,8 @@ def _page(gallery: Gallery, queries: Sequence[int], films: Films, title: str, su
         gallery.go(Place("query", query), keep=False)
         rows.append(_row(content(gallery, films), names))
     rules = [
-        f".{name}{{background-image:url({source});--frames:{frames};--middle:{middle}}}"
-        for (source, frames, middle), name in names.items()
+        f".{name}{{background-image:url({source});--frames:{frames};--middle:{middle};--aspect:{aspect}}}"
+        for (source, frames, middle, aspect), name in names.items()
     ]
     css = (Path(__file__).parent / "gallery.css").read_text(encoding="utf-8")
     head = HEAD.format(title=escape(title), subtitle=escape(subtitle), css=css, films="\n".join(rules))
@@ -98,5 +98,5 @@ def _card(card: dict[str, Any], names: dict) -> str:
 
 
 def _frame(film: dict[str, Any], names: dict) -> str:
-    name = names.setdefault((film["source"], film["frames"], film["middle"]), f"f{len(names)}")
+    name = names.setdefault(tuple(film[part] for part in ("source", "frames", "middle", "aspect")), f"f{len(names)}")
     return f'<span class="frame"><span class="{"film" if film["moving"] else "strip"} {name}"></span></span>'

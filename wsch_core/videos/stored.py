@@ -1,0 +1,157 @@
+"""Imported videos in HDF5 files: one of a single video for each that is done, and one for each split of a finished set.
+
+Both have the same layout: feats (videos, frames, D) float32, keyframes (videos, frames, height, width, 3) uint8, ids, and
+of each video's file its size in bytes, when it was modified and how many frames it repeats; attributes say what made them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ..data.definition import Definition
+from ..data.hdf5 import open_hdf5
+from ..files import write_whole
+from .decode import DECODING_VERSION
+from .extract import Extractor
+from .folder import VideoFile
+from .prepare import KEYFRAME
+
+PARTS = ".parts"  # the folder of single videos, below the data set's
+OPEN_FILES = 8  # at the same time, while rows are copied
+
+
+@dataclass(frozen=True)
+class Row:
+    """One imported video, and where it is stored."""
+
+    id: str
+    bytes: int
+    modified: int  # nanoseconds since 1970
+    repeated: int  # frames
+    path: Path
+    row: int
+
+    def is_of(self, video: VideoFile) -> bool:
+        """Whether the file is still the one that was imported."""
+        return (self.id, self.bytes, self.modified) == (video.id, video.bytes, video.modified)
+
+
+def made_by(extractor: Extractor, frames: int) -> dict[str, Any]:
+    """What must agree for rows to stand in one file."""
+    return {"extractor_version": extractor.version, "decoding": DECODING_VERSION, "frames": frames}
+
+
+def part_path(folder: Path, video: str) -> Path:
+    return folder / PARTS / f"{hashlib.blake2b(video.encode(), digest_size=16).hexdigest()}.h5"
+
+
+def write_part(
+    path: Path, made: dict[str, Any], video: VideoFile, repeated: int, features: np.ndarray, keyframes: np.ndarray
+) -> None:
+    """Store one video, whole or not at all: features (frames, D), keyframes (frames, height, width, 3)."""
+
+    def write(draft: Path) -> None:
+        with _created(draft, 1, features.shape, made) as file:
+            file["feats"][0], file["keyframes"][0] = features, keyframes
+            _write_facts(file, [Row(video.id, video.bytes, video.modified, repeated, path, 0)])
+
+    write_whole(path, write)
+
+
+def write_rows(path: Path, made: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Store rows of other files in a new one, whole or not at all; one row at a time, so that memory does not grow."""
+
+    def write(draft: Path) -> None:
+        with ExitStack() as stack:
+            source = _Sources(stack)
+            shape = source.open(rows[0].path)["feats"].shape[1:]
+            file = stack.enter_context(_created(draft, len(rows), shape, made))
+            for place, row in enumerate(rows):
+                stored = source.open(row.path)
+                file["feats"][place] = stored["feats"][row.row]
+                # The compressed picture is copied as it is.
+                mask, chunk = stored["keyframes"].id.read_direct_chunk((row.row, 0, 0, 0, 0))
+                file["keyframes"].id.write_direct_chunk((place, 0, 0, 0, 0), chunk, mask)
+            _write_facts(file, rows)
+
+    write_whole(path, write)
+
+
+class _Sources:
+    """Some open files, the one used longest ago closed first: parts are many, and each is read once."""
+
+    def __init__(self, stack: ExitStack):
+        self.files: dict[Path, h5py.File] = {}
+        stack.callback(self._close_all)
+
+    def open(self, path: Path) -> h5py.File:
+        file = self.files.pop(path, None) or open_hdf5(path)
+        self.files[path] = file
+        if len(self.files) > OPEN_FILES:
+            self.files.pop(next(iter(self.files))).close()
+        return file
+
+    def _close_all(self) -> None:
+        for file in self.files.values():
+            file.close()
+
+
+@contextmanager
+def _created(path: Path, videos: int, shape: Sequence[int], made: dict[str, Any]) -> Iterator[h5py.File]:
+    with h5py.File(path, "w") as file:
+        file.attrs.update(made)
+        file.create_dataset("feats", (videos, *shape), np.float32)
+        picture = (shape[0], *KEYFRAME, 3)
+        file.create_dataset(
+            "keyframes", (videos, *picture), np.uint8, chunks=(1, *picture), compression="gzip", compression_opts=1
+        )
+        yield file
+
+
+def _write_facts(file: h5py.File, rows: Sequence[Row]) -> None:
+    file.create_dataset("ids", data=[row.id for row in rows], dtype=h5py.string_dtype("utf-8"))
+    for name in ("bytes", "modified", "repeated"):
+        file[name] = np.array([getattr(row, name) for row in rows], np.int64)
+
+
+def read_rows(path: Path) -> tuple[list[Row], dict[str, Any]]:
+    """What a file holds, features left aside: its rows and its attributes (FileNotFoundError, OSError)."""
+    with open_hdf5(path) as file:
+        try:
+            ids = file["ids"].asstr()[:].tolist()
+            facts = zip(*(file[name][:].tolist() for name in ("bytes", "modified", "repeated")), strict=True)
+            rows = [Row(video, *each, path, row) for row, (video, each) in enumerate(zip(ids, facts, strict=True))]
+            made = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in file.attrs.items()}
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise OSError(f"{path} is not a file that an import has written ({error}): remove it.") from error
+    return rows, made
+
+
+def read_part(folder: Path, made: dict[str, Any], video: VideoFile) -> Row | None:
+    """The part of a video, if it is there, whole, of the same file and made in the same way."""
+    path = part_path(folder, video.id)
+    if not path.exists():
+        return None
+    try:
+        (row,), attributes = read_rows(path)
+    except (OSError, ValueError):
+        return None  # it is made again, and replaced
+    return row if row.is_of(video) and made.items() <= attributes.items() else None
+
+
+def read_set(definition: Definition) -> tuple[dict[str, Row], dict[str, Any]]:
+    """Every video of a finished set by id, and the attributes of its training file (FileNotFoundError, OSError)."""
+    stored = {name: read_rows(definition.folder / file) for name, (file,) in _files(definition).items()}
+    return {row.id: row for rows, _ in stored.values() for row in rows}, stored["train"][1]
+
+
+def _files(definition: Definition) -> dict[str, tuple[str, ...]]:
+    return {name: split.features for name, split in definition.splits.items() if split.features}
