@@ -1,6 +1,6 @@
 """Evaluation, search and baselines, against the usual ways.
 
-python benchmarks/retrieval.py [evaluation] [search] [baselines] [--json retrieval.json]
+python benchmarks/retrieval.py [--only evaluation|search|baselines] [--json retrieval.json]
 
 evaluation  mAP@K by FCVID's protocol (45,600 videos that are their own queries, 239 classes) and YFCC's (1,000 against
             101,256, 80 classes), 64 bits; the usual way sorts all products of a query and loops over K. It is measured on
@@ -117,11 +117,11 @@ def measure_baselines() -> list[dict]:
 def main() -> None:
     measures = {"evaluation": measure_evaluation, "search": measure_search, "baselines": measure_baselines}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="*", choices=measures)
+    parser.add_argument("--only", choices=measures)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     found = {"machine": machine()}
-    for name in given.which or measures:
+    for name in [given.only] if given.only else measures:
         found[name] = measures[name]()
         print(f"{name}\n")
         table(found[name][0], [row.values() for row in found[name]])

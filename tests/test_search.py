@@ -53,6 +53,21 @@ def test_nearest_equals_sorting(bits, queries, items, seed, with_exclude, data):
     assert (indices.tolist(), distances.tolist()) == slow_nearest(query_codes, database, k, exclude)
 
 
+@pytest.mark.parametrize("bits", [3, 8, 64])
+def test_both_ways_of_faiss_keep_the_order_of_the_database(bits, monkeypatch):
+    """Nearly everything ties, at the last rank as well."""
+    queries, database = random_codes(50, bits, 1), random_codes(3000, bits, 2)
+    exclude = torch.arange(50) - 1
+    found = []
+    for many_times in (0, 3000):  # always by a heap, always by counting
+        monkeypatch.setattr(search, "MANY_TIMES", many_times)
+        found.append([nearest(queries, database, k, exclude) for k in (1, 10, 100)])
+    assert all(torch.equal(*pair) for ways in zip(*found, strict=True) for pair in zip(*ways, strict=True))
+    order = search.hamming_distances(queries, database).long() * 3000 + torch.arange(3000)
+    order[torch.arange(1, 50), exclude[1:]] = 3000 * 100
+    assert torch.equal(found[0][2][0], order.argsort(dim=1)[:, :100])
+
+
 def test_an_index_is_searched_again_and_again():
     queries, database = random_codes(9, 16, 1), random_codes(40, 16, 2)
     index = search.Index(database)

@@ -61,6 +61,17 @@ def bring_in(folder, name="mine", **options):
     return import_videos(folder, name, **{"extractor": "demo", "frames": 5, "device": "cpu"} | options)
 
 
+def test_without_room_for_the_set_the_videos_that_were_read_are_kept(folder, monkeypatch):
+    usage = shutil.disk_usage(folder)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+        with pytest.raises(OSError, match=r"train\.h5 takes up to .* are free: free some space"):
+            bring_in(folder)
+    assert not (folder.parent / "data" / "mine.toml").exists()
+    again = bring_in(folder)
+    assert (again.videos, again.resumed) == (8, 8)
+
+
 def features(name="mine"):
     """Everything that is stored of each video, by id."""
     found = {}

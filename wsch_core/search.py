@@ -15,6 +15,7 @@ from torch import Tensor
 from .codes import as_codes, as_tensor, pack_checked
 
 WORK_SPACE_BYTES = 32 * 2**20
+MANY_TIMES = 2000
 
 
 def hamming_distances(queries, database) -> Tensor:
@@ -49,7 +50,6 @@ class Index:
 
             packed = pack_checked(self.codes).numpy()
             self.packed = faiss.IndexBinaryFlat(8 * packed.shape[1])
-            self.packed.use_heap = False  # by counting, which keeps the first of equally near items, in their order
             self.packed.add(packed)
 
     def nearest(self, queries, k: int, exclude=None) -> tuple[Tensor, Tensor]:
@@ -74,6 +74,8 @@ class Index:
     def _nearest_packed(self, queries: Tensor, k: int, excluded: Tensor) -> tuple[Tensor, Tensor]:
         """By faiss, which counts differing bits where a matrix product would multiply them."""
         one_more = min(k + int((excluded >= 0).any()), len(self.codes))
+        # Both ways keep the first of equally near items, in their order; a heap is faster where few of many are wanted.
+        self.packed.use_heap = one_more * MANY_TIMES <= len(self.codes)
         found = self.packed.search(pack_checked(queries).numpy(), one_more)
         distances, indices = map(torch.from_numpy, found)
         # Of one more than asked for, the excluded item goes, or else the last.

@@ -7,8 +7,9 @@ of each video's file its size in bytes, when it was modified and how many frames
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import h5py
 import numpy as np
 
 from ..data.definition import Definition
-from ..data.hdf5 import open_hdf5
+from ..data.hdf5 import hdf5_image, open_hdf5
+from ..data.holding import gigabytes
 from ..files import write_whole
 from .decode import DECODING_VERSION
 from .extract import Extractor
@@ -26,6 +28,7 @@ from .prepare import KEYFRAME
 
 PARTS = ".parts"  # the folder of single videos, below the data set's
 OPEN_FILES = 8  # at the same time, while rows are copied
+MOST_OF_DISK = 0.95  # of what is free may be taken
 
 
 @dataclass(frozen=True)
@@ -58,22 +61,35 @@ def write_part(
 ) -> None:
     """Store one video, whole or not at all: features (frames, D), keyframes (frames, height, width, 3)."""
 
-    def write(draft: Path) -> None:
-        with _created(draft, 1, features.shape, made) as file:
-            file["feats"][0], file["keyframes"][0] = features, keyframes
-            _write_facts(file, [Row(video.id, video.bytes, video.modified, repeated, path, 0)])
+    def fill(file: h5py.File) -> None:
+        _create(file, 1, features.shape, made)
+        file["feats"][0], file["keyframes"][0] = features, keyframes
+        _write_facts(file, [Row(video.id, video.bytes, video.modified, repeated, path, 0)])
 
-    write_whole(path, write)
+    write_whole(path, lambda draft: draft.write_bytes(hdf5_image(fill)))
 
 
 def write_rows(path: Path, made: dict[str, Any], rows: Sequence[Row]) -> None:
-    """Store rows of other files in a new one, whole or not at all; one row at a time, so that memory does not grow."""
+    """Store rows of other files in a new one, whole or not at all; one row at a time, so that memory does not grow.
+
+    Raises OSError where there is no room: asked for before, because on a full disk HDF5 would end the process.
+    """
+    needed, free = (
+        sum(source.stat().st_size for source in {row.path for row in rows}),
+        shutil.disk_usage(path.parent).free,
+    )
+    if needed > MOST_OF_DISK * free:
+        raise OSError(
+            f"{path} takes up to {gigabytes(needed)}, and {gigabytes(free)} are free: free some space, or set WSCH_DATA to "
+            "a folder with more room, and import again."
+        )
 
     def write(draft: Path) -> None:
         with ExitStack() as stack:
             source = _Sources(stack)
             shape = source.open(rows[0].path)["feats"].shape[1:]
-            file = stack.enter_context(_created(draft, len(rows), shape, made))
+            file = stack.enter_context(h5py.File(draft, "w"))
+            _create(file, len(rows), shape, made)
             for place, row in enumerate(rows):
                 stored = source.open(row.path)
                 file["feats"][place] = stored["feats"][row.row]
@@ -104,16 +120,13 @@ class _Sources:
             file.close()
 
 
-@contextmanager
-def _created(path: Path, videos: int, shape: Sequence[int], made: dict[str, Any]) -> Iterator[h5py.File]:
-    with h5py.File(path, "w") as file:
-        file.attrs.update(made)
-        file.create_dataset("feats", (videos, *shape), np.float32)
-        picture = (shape[0], *KEYFRAME, 3)
-        file.create_dataset(
-            "keyframes", (videos, *picture), np.uint8, chunks=(1, *picture), compression="gzip", compression_opts=1
-        )
-        yield file
+def _create(file: h5py.File, videos: int, shape: Sequence[int], made: dict[str, Any]) -> None:
+    file.attrs.update(made)
+    file.create_dataset("feats", (videos, *shape), np.float32)
+    picture = (shape[0], *KEYFRAME, 3)
+    file.create_dataset(
+        "keyframes", (videos, *picture), np.uint8, chunks=(1, *picture), compression="gzip", compression_opts=1
+    )
 
 
 def _write_facts(file: h5py.File, rows: Sequence[Row]) -> None:
