@@ -7,6 +7,7 @@ import h5py
 import nbformat
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from conftest import CLASSES, FRAMES, SIZE, TINY, VIDEOS
 from test_data import replace_definition
@@ -229,6 +230,18 @@ class TestCards:
         assert {result.relevant for result in gallery.results(only(gallery))} == {None}
         with pytest.raises(ValueError, match="no labels, so no query is better or worse"):
             gallery.order("worst first")
+
+    def test_a_query_without_a_label_has_no_misses(self, tiny_folder, run):
+        path = tiny_folder / "query.mat"
+        labels = scipy.io.loadmat(path)["labels"]
+        labels[0] = 0
+        scipy.io.savemat(path, {"labels": labels})
+        tiny = load_dataset("tiny")
+        gallery = Gallery(tiny, methods_for(run, tiny))
+        ids = tiny.query.ids
+        for query, expected in ((ids[0], {None}), (ids[1], {True, False})):
+            gallery.go(gallery.place_of(query))
+            assert {result.relevant for result in gallery.results(only(gallery))} == expected
 
 
 class TestView:

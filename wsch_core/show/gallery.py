@@ -63,7 +63,7 @@ class Result:
     row: int
     rank: int  # from 1, in the whole database
     distance: int  # Hamming distance from the query
-    relevant: bool | None  # shares a label with the query; None where labels are not known
+    relevant: bool | None  # shares a label with the query; None where the query's are not known
 
 
 class Gallery:
@@ -233,7 +233,7 @@ class Gallery:
     def _relevant(self) -> np.ndarray | None:
         """(videos,) whether each database video shares a label with the query; None where nothing is known of it."""
         labels = self.splits[self.query.split].labels if self.query.split else None
-        if labels is None or self.dataset.database.labels is None:
+        if labels is None or self.dataset.database.labels is None or not labels[[self.query.row]].nnz:
             return None
         return (self._by_class @ labels[[self.query.row]].T).toarray()[:, 0] > 0
 

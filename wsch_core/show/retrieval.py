@@ -32,7 +32,7 @@ class Video:
     labels: str
     picture: np.ndarray | None = None  # (frames, h, w[, 3]) uint8 keyframes, or (frames, 3) uint8 colours
     distance: int | None = None  # Hamming distance from the query; None for the query itself
-    relevant: bool | None = None  # shares a label with the query; None where labels are not known
+    relevant: bool | None = None  # shares a label with the query; None where the query's are not known
 
 
 def retrieved(
@@ -84,7 +84,7 @@ def retrieved_now(gallery: Gallery, neighbours: int = MOST_RESULTS) -> Picture:
 
 
 def _share_a_label(dataset: Dataset, query: int, video: int) -> bool | None:
-    if dataset.query.labels is None or dataset.database.labels is None:
+    if dataset.query.labels is None or dataset.database.labels is None or not dataset.query.labels[[query]].nnz:
         return None
     return (dataset.query.labels[[query]] @ dataset.database.labels[[video]].T).nnz > 0
 

@@ -65,8 +65,9 @@ class Import:
         counts = [f"{name} {n:,}" for name, n in self.splits.items()]
         counts += [f"{name} = {other}" for name, other in self.same_as.items()]
         done = {"new": self.new, "changed and redone": self.redone, "kept": self.kept, "removed": len(self.removed)}
+        videos, classes = _count_of(self.videos, "video", "videos"), _count_of(self.classes, "class", "classes")
         lines = [
-            f"{self.name}: {self.videos:,} videos ({', '.join(counts)}), {self.classes:,} classes, by {self.extractor}",
+            f"{self.name}: {videos} ({', '.join(counts)}), {classes}, by {self.extractor}",
             " · ".join(f"{n:,} {what}" for what, n in done.items() if n) or "nothing to do",
         ]
         if self.resumed:
@@ -80,11 +81,17 @@ class Import:
             lines.append(f"{self.unlabelled:,} videos have no label")
         if self.unused:
             lines.append(f"{len(self.unused):,} rows of the label file are no video of the set: {_some(self.unused)}")
-        lines.append(f"{len(self.left_out):,} files left out" + (":" if self.left_out and most else ""))
+        lines.append(
+            _count_of(len(self.left_out), "file", "files") + " left out" + (":" if self.left_out and most else "")
+        )
         lines += [f"  {item.id}: {item.reason}" for item in self.left_out[:most]]
         if 0 < most < len(self.left_out):
             lines.append(f"  and {len(self.left_out) - most:,} more")
         return "\n".join(lines)
+
+
+def _count_of(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
