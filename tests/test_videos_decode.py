@@ -1,8 +1,10 @@
 """Which frames are chosen of a video, and how they are turned; what is no video."""
 
+import gc
 import os
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,6 +115,18 @@ class TestOrientation:
     def test_pixels_become_square(self, tmp_path):
         path = write_video(tmp_path / "a.mkv", shades(3), codec="libx264", **{"x264-params": "sar=2/1"})
         assert read(path, 1).pictures[0].size == (2 * SIZE[1], SIZE[0])
+
+
+def test_a_video_is_let_go_of_without_the_collector_of_cycles(tmp_path):
+    path = write_video(tmp_path / "a.mkv", shades(9), codec="libx264")
+    read(path)
+    gc.collect()
+    gc.disable()  # else it might come by between the reading and the count
+    try:
+        read(path)
+        assert not [thing for thing in gc.get_objects() if type(thing) is av.VideoFrame]
+    finally:
+        gc.enable()
 
 
 class TestWhatIsNoVideo:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 try:
     import av
+    from av.sidedata.sidedata import SideDataContainer
 except ImportError as error:
     raise ImportError(f"reading videos needs PyAV ({error}): install wsch-core[videos], as the README says.") from error
 from PIL import Image
@@ -139,21 +141,21 @@ def _choose(path: Path, timing: _Timing, frames: int, look: Callable, threads: i
         stream.codec_context.thread_count = threads
         stream.thread_type = "AUTO"
         pixel = float(stream.sample_aspect_ratio or 1)
-        for frame in _shown(path, container, stream, timing, timing.targets(frames), jump):
-            if former is None:
-                turn = _turn(frame)  # the file's own, so one frame tells; reading it keeps a frame in memory for longer
-            if frame is former:
-                repeated += 1
-                pictures.append(pictures[-1])
-            else:
-                pictures.append(look(_upright(frame, pixel, turn)))
-            former = frame
+        with closing(_Decoder(path, container, stream, timing.counted)) as source:
+            for frame in _shown(path, source, timing, timing.targets(frames), jump):
+                if former is None:
+                    turn = _turn(frame)  # the file's own, so one frame tells
+                if frame is former:
+                    repeated += 1
+                    pictures.append(pictures[-1])
+                else:
+                    pictures.append(look(_upright(frame, pixel, turn)))
+                former = frame
     return Clip(pictures, repeated)
 
 
-def _shown(path: Path, container, stream, timing: _Timing, targets: list[float], jump: bool) -> Iterator[av.VideoFrame]:
+def _shown(path: Path, source: _Decoder, timing: _Timing, targets: list[float], jump: bool) -> Iterator[av.VideoFrame]:
     """The frame that is shown at each of some times, which grow: the last one that does not begin later."""
-    source = _Decoder(path, container, stream, timing.counted)
     shown, following, begins = None, None, timing.times[0] - 1  # `following` begins at `begins`
     jumped = ended = False
     for target in targets:
@@ -197,6 +199,11 @@ class _Decoder:
         time = self.frames - 1 if self.counted or frame.pts is None else frame.pts
         return frame, max(time, former)  # a time that goes back is a fault of the file
 
+    def close(self) -> None:
+        """Let go of the decoded frames: what still waits refers back to this decoder, so that only Python's collector of
+        cycles would free them, tens of videos later."""
+        self.waiting.close()
+
     def _decode(self) -> Iterator[av.VideoFrame]:
         for packet in self.container.demux(self.stream):
             try:
@@ -215,7 +222,8 @@ class _Decoder:
 
 def _turn(frame: av.VideoFrame) -> Image.Transpose | None:
     """What makes a video upright, by its orientation tag; turns by other than right angles are left aside."""
-    for data in frame.side_data:
+    # `frame.side_data` would be kept by the frame it refers to: a cycle, and the frame in memory for longer
+    for data in SideDataContainer(frame):
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
             return UPRIGHT.get(tuple((value > 0) - (value < 0) for value in (a, b, c, d)))
