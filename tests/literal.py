@@ -1,5 +1,6 @@
 """Slow, literal versions of the method, written from its definition: what the fast code is tested against."""
 
+import itertools
 import math
 
 import torch
@@ -62,7 +63,7 @@ def decode_with_positions(model: WSCH, codes, seen, hidden):
 
 
 def training_losses(model: WSCH, frames, views, centers, settings):
-    """The three losses of both views, each view on its own, every hidden frame read: frames (batch, L, D).
+    """The three losses of all views, each view on its own, every hidden frame read: frames (batch, L, D).
 
     A decoder that is told positions is given them.
     """
@@ -77,11 +78,11 @@ def training_losses(model: WSCH, frames, views, centers, settings):
             outputs = decode_all_tokens(model, codes, hidden.shape[1])
         else:
             outputs = decode_with_positions(model, codes, view.tolist(), missing)
-        losses["reconstruction"] += reconstruction(outputs, hidden)
-        losses["cluster"] += cluster(codes, centers, settings.cluster_temperature)
+        losses["reconstruction"] += 2 / len(views) * reconstruction(outputs, hidden)
+        losses["cluster"] += 2 / len(views) * cluster(codes, centers, settings.cluster_temperature)
         mean = codes.mean(dim=1)
         video_codes.append(mean / mean.norm(dim=-1, keepdim=True))
-    losses["contrast"] = contrast(*video_codes, settings.contrast_temperature, settings.tau_plus)
+    losses["contrast"] = contrast(torch.stack(video_codes), settings.contrast_temperature, settings.tau_plus)
     return losses
 
 
@@ -100,15 +101,21 @@ def cluster(codes, centers, temperature):
     return total / len(codes)
 
 
-def contrast(first, second, temperature, tau_plus):
-    """Debiased contrastive loss, one code at a time."""
-    codes, batch = torch.cat([first, second]), len(first)
+def contrast(codes, temperature, tau_plus):
+    """Debiased contrastive loss over codes (views, batch, b), one pair of views of one video at a time.
+
+    Of more than two views the negatives' sum is taken as that of two.
+    """
+    views, batch, _ = codes.shape
     total, count = 0.0, 2 * batch - 2
-    for i, code in enumerate(codes):
-        partner = (i + batch) % (2 * batch)
-        positive = torch.exp(code @ codes[partner] / temperature)
-        others = [torch.exp(code @ codes[j] / temperature) for j in range(2 * batch) if j not in (i, partner)]
-        negative = (sum(others) - tau_plus * count * positive) / (1 - tau_plus)
-        floor = torch.tensor(count * math.exp(-1 / temperature), dtype=code.dtype)
-        total = total - torch.log(positive / (positive + torch.maximum(negative, floor)))
-    return total / len(codes)
+    for video in range(batch):
+        for one, other in itertools.permutations(range(views), 2):
+            code = codes[one, video]
+            positive = torch.exp(code @ codes[other, video] / temperature)
+            foreign = [
+                torch.exp(code @ codes[v, j] / temperature) for v in range(views) for j in range(batch) if j != video
+            ]
+            negative = (2 / views * sum(foreign) - tau_plus * count * positive) / (1 - tau_plus)
+            floor = torch.tensor(count * math.exp(-1 / temperature), dtype=code.dtype)
+            total = total - torch.log(positive / (positive + torch.maximum(negative, floor)))
+    return total / (batch * views * (views - 1))

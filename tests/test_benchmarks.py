@@ -1,17 +1,23 @@
-"""What the benchmarks measure against computes the same as what is measured."""
+"""What the benchmarks measure against computes the same as what is measured; recipes are compared seed by seed."""
 
+import json
+
+import h5py
 import numpy as np
 import peer
+import plus
+import plus_sets
 import pytest
 import retrieval
 import torch
 
+from wsch_core.data import load_dataset
 from wsch_core.data.features import Features
 from wsch_core.data.loader import visible_batches
 from wsch_core.device import autocast
 from wsch_core.metrics import evaluate
 from wsch_core.model import WSCH
-from wsch_core.settings import Settings
+from wsch_core.settings import RECIPES, Settings
 from wsch_core.train import TrainingState, batch_losses
 
 WEIGHTS = {"reconstruction": 1.0, "cluster": 0.02, "contrast": 1.0}
@@ -52,3 +58,103 @@ def test_the_usual_evaluation_lies_within_our_bounds():
     assert (found.lower - 1e-6 <= usual).all()
     assert (usual <= found.upper + 1e-6).all()
     assert (found.upper - found.lower).max() < 0.5  # bounds that say something
+
+
+def row(variant, seed, *values, name="noisy"):
+    return {"set": name, "bits": 64, "seed": seed, "variant": variant, "map": list(values), "seconds": 1.0}
+
+
+class TestRecipes:
+    ROWS = (
+        row("published", 1, 0.4, 0.2, 0.1), row("published", 2, 0.6, 0.3, 0.1), row("published", 9, 0.9, 0.9, 0.9),
+        row("plus", 1, 0.5, 0.25, 0.1), row("plus", 2, 0.8, 0.35, 0.1), row("plus", 1, 0.9, 0.9, 0.9, name="other"),
+    )  # fmt: skip
+
+    def test_are_compared_over_the_seeds_both_have(self):
+        # differences .1 and .2 of a mean of .5: +30 %, and t(1) = 12.706 times a standard error of .05
+        shown = plus.table(self.ROWS, ["noisy"], [64], "plus").splitlines()
+        assert shown[0].count("|") == shown[1].count("|") == shown[2].count("|") == 13
+        assert shown[2].startswith(
+            "| noisy | 64 | 2 | 0.500 | 0.650 | +30.0% ± 127.1% | 0.250 | 0.300 | +20.0% ± 0.0% |"
+        )
+
+    def test_what_was_measured_is_not_trained_again(self):
+        jobs = list(plus.missing(self.ROWS, ["noisy"], [64], [1, 2, 3], ["published", "plus"]))
+        assert jobs == [("noisy", 64, 3, "published"), ("noisy", 64, 3, "plus")]
+        assert list(plus.missing(self.ROWS, ["noisy"], [64, 16], [1], ["plus"])) == [("noisy", 16, 1, "plus")]
+
+    def test_variants_lie_between_published_and_plus(self):
+        whole = plus.PLUS_RATE | plus.TWICE | plus.SHORT
+        assert RECIPES["plus"] == whole
+        assert all(changes.items() <= whole.items() for name, changes in plus.VARIANTS.items() if name != "plus")
+
+
+@pytest.mark.parametrize("name", list(plus_sets.GENERATED))
+def test_generated_sets_are_what_their_character_says(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("WSCH_DATA", str(tmp_path))
+    plus_sets.generate(tmp_path, name)
+    kind, data = plus_sets.GENERATED[name], load_dataset(name)
+    assert (len(data.train), len(data.database), len(data.query)) == kind.videos
+    labels = data.database.labels.sum(axis=1)
+    assert labels.min() == 1
+    assert labels.max() == kind.most_labels
+    pooled = data.train.features.mean_pooled()
+    plus_sets.generate(tmp_path, name)
+    assert load_dataset(name).train.features.mean_pooled().equal(pooled)
+
+
+def test_of_two_reversed_classes_one_is_the_other_played_backwards(tmp_path, monkeypatch):
+    kind = plus_sets.Character("", 2, 1.0, 0.0, 0.0, reversed_pairs=True, videos=(8, 8, 8))
+    monkeypatch.setitem(plus_sets.GENERATED, "pair", kind)
+    plus_sets.generate(tmp_path, "pair")
+    with h5py.File(tmp_path / "pair" / "train.h5") as file:
+        videos = file["feats"][:]
+    kinds = np.unique(videos.round(5), axis=0)
+    assert len(kinds) == 2
+    assert np.allclose(kinds[0], kinds[1][::-1], atol=1e-5)
+
+
+def test_the_script_trains_reads_and_goes_on(tmp_path, monkeypatch, capsys):
+    small = plus_sets.Character("", 3, 1.0, 0.5, 0.5, videos=(60, 40, 10))
+    monkeypatch.setitem(plus_sets.GENERATED, "small", small)
+    monkeypatch.setattr(plus_sets, "SETTINGS", SMALL_SETTINGS)
+    monkeypatch.setattr(plus, "ProcessPoolExecutor", Here)
+    for name in ("WSCH_DATA", "WSCH_OUTPUTS", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # what the script sets is put back
+    threads = torch.get_num_threads()
+    arguments = ["plus.py", "--sets", "small", "--bits", "16", "--seeds", "1,2", "--out", str(tmp_path)]
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", arguments)
+        plus.main()
+    torch.set_num_threads(threads)
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [(found["seed"], found["variant"]) for found in rows] == [
+        (s, v) for s in (1, 2) for v in ("published", "plus")
+    ]
+    assert capsys.readouterr().out.count("| small | 16 | 2 | ") == 2
+
+
+SMALL_SETTINGS = """
+[settings]
+encoder_width = 64
+decoder_width = 32
+centers = 5
+pretrain_epochs = 1
+epochs = 1
+batch_size = 32
+"""
+
+
+class Here:
+    """Stands for a pool of processes."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    map = staticmethod(map)

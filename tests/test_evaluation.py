@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from wsch_core import evaluate_run, fit, settings_for
+from wsch_core import Settings, evaluate_run, fit, settings_for
 from wsch_core.data import load_dataset
 from wsch_core.evaluation import OURS, REAL_VALUED
 from wsch_core.metrics import evaluate
 from wsch_core.report import main, text_table, verdict
+from wsch_core.settings import RECIPES
 
 
 @pytest.fixture
@@ -78,6 +79,17 @@ def test_settings_come_from_the_choice_then_the_data_set_then_the_paper(tiny_fol
     assert (made.dataset, made.centers, made.epochs, made.seed) == ("tiny", 4, 2, 3346)
     with pytest.raises(ValueError, match="did you mean 'epochs'"):
         settings_for(load_dataset("tiny"), epoch=2)
+
+
+def test_a_recipe_goes_before_the_data_set_and_behind_the_choice(tiny_folder):
+    with open(tiny_folder.parent / "tiny.toml", "a") as file:
+        file.write("[settings]\nviews = 3\ncenters = 4\n")
+    tiny = load_dataset("tiny")
+    made = settings_for(tiny, recipe="plus", learning_rate=0.5)
+    assert (made.views, made.centers, made.learning_rate, made.masking_ratio) == (4, 4, 0.5, 0.8)
+    assert settings_for(tiny, recipe="published") == settings_for(tiny, recipe=None) == settings_for(tiny)
+    published = {name: getattr(Settings(), name) for name in RECIPES["plus"]}
+    assert settings_for(tiny, recipe="plus", **published) == settings_for(tiny, views=2)
 
 
 def test_report_prints_the_table_and_the_paths(run, tiny, capsys, tmp_path):

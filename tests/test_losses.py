@@ -17,14 +17,14 @@ WEIGHTS = {"reconstruction": 1.0, "cluster": 0.02, "contrast": 1.0}
 PLAIN = autocast(torch.device("cpu"), "float32")
 
 
-def make_case(batch=6, frames=10, hidden=6, seed=0, **kind):
+def make_case(batch=6, frames=10, hidden=6, seed=0, count=2, **kind):
     """A network, its centres, videos (one frame of them all zero) and views, in float64."""
     torch.manual_seed(seed)
     model = WSCH(feature_size=12, bits=16, encoder_width=64, decoder_width=32, **kind).double()
     torch.nn.init.normal_(model.decoder.mask_token)
     videos = torch.randn(batch, frames, 12, dtype=torch.float64)
     videos[0, 3] = 0
-    views = draw_views(batch, frames, hidden, torch.Generator().manual_seed(seed))
+    views = draw_views(batch, frames, hidden, torch.Generator().manual_seed(seed), count)
     state = TrainingState(model, None, None, torch.randn(5, 16, dtype=torch.float64).sign())
     return state, videos, views
 
@@ -47,10 +47,10 @@ def assert_same(state, fast, slow, loss_tolerance, gradient_tolerance):
         torch.testing.assert_close(gradient, gradients[1][name], **gradient_tolerance)
 
 
-@pytest.mark.parametrize("hidden", [1, 3, 6, 9])
-def test_shortcuts_equal_the_literal_method(hidden):
-    """Reading only visible frames, one mask query, both views in one batch: the same losses and gradients."""
-    state, videos, views = make_case(hidden=hidden)
+@pytest.mark.parametrize(("hidden", "count"), [(1, 2), (3, 2), (6, 2), (9, 2), (8, 3), (8, 4), (3, 4), (9, 10)])
+def test_shortcuts_equal_the_literal_method(hidden, count):
+    """Reading only visible frames, one mask query, all views in one batch: the same losses and gradients."""
+    state, videos, views = make_case(hidden=hidden, count=count)
     settings = Settings()
     fast, _ = batch_losses(state, batch_of(videos, views), hidden, WEIGHTS, settings, PLAIN)
     slow = literal.training_losses(state.model, videos, views, state.centers, settings)
@@ -104,11 +104,11 @@ def test_swapped_targets_use_the_other_view():
     assert swapped.item() == pytest.approx(-(logs[0, 1] + logs[1, 0]).item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 7])
-def test_contrast_equals_its_definition(batch):
+@pytest.mark.parametrize(("batch", "views"), [(1, 2), (2, 2), (7, 2), (1, 4), (7, 3), (7, 4)])
+def test_contrast_equals_its_definition(batch, views):
     torch.manual_seed(batch)
-    codes = torch.nn.functional.normalize(torch.randn(2, batch, 8, dtype=torch.float64), dim=-1)
-    expected = literal.contrast(*codes, 0.5, 0.1)
+    codes = torch.nn.functional.normalize(torch.randn(views, batch, 8, dtype=torch.float64), dim=-1)
+    expected = literal.contrast(codes, 0.5, 0.1)
     torch.testing.assert_close(contrast_loss(codes), torch.as_tensor(expected, dtype=codes.dtype), rtol=1e-7, atol=1e-7)
 
 
@@ -124,7 +124,7 @@ def test_contrast_floor_holds_where_negatives_are_opposite():
 def test_contrast_is_exact_at_small_temperatures(temperature):
     torch.manual_seed(0)
     codes = torch.nn.functional.normalize(torch.randn(2, 9, 16), dim=-1)
-    exact = literal.contrast(*codes.double(), temperature, 0.1)
+    exact = literal.contrast(codes.double(), temperature, 0.1)
     assert contrast_loss(codes, temperature).item() == pytest.approx(float(exact), rel=1e-4)
 
 
@@ -132,9 +132,27 @@ def test_one_video_alone_has_no_contrast():
     assert contrast_loss(torch.tensor([[[1.0, 0]], [[0, 1]]])).item() == 0
 
 
+def test_two_views_give_the_published_contrast_to_the_bit():
+    """The formula for two views alone, without any factor for their number."""
+    codes = torch.nn.functional.normalize(torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(1)), dim=-1)
+    flat, itself = codes.flatten(0, 1), torch.arange(18)
+    logits = flat @ flat.T / 0.5
+    positives = logits[itself, itself.roll(9)]
+    foreign = itself % 9 != (itself % 9).unsqueeze(1)
+    negatives = torch.where(foreign, logits - positives.unsqueeze(1), -torch.inf).exp().sum(dim=1)
+    debiased = torch.maximum((negatives - 0.1 * 16) / 0.9, 16 * (-2 - positives).exp())
+    assert contrast_loss(codes).equal(debiased.log1p().mean())
+
+
+def test_the_order_of_views_does_not_matter():
+    codes = torch.nn.functional.normalize(torch.randn(4, 5, 8, dtype=torch.float64), dim=-1)
+    torch.testing.assert_close(contrast_loss(codes), contrast_loss(codes[[2, 0, 3, 1]]))
+
+
+@pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("tasks", [(), ("cluster",), ("contrast",), ("cluster", "contrast")])
-def test_gradient_reaches_every_parameter(tasks):
-    state, videos, views = make_case()
+def test_gradient_reaches_every_parameter(tasks, count):
+    state, videos, views = make_case(count=count)
     weights = {task: WEIGHTS[task] for task in ("reconstruction", *tasks)}
     losses, _ = batch_losses(state, batch_of(videos, views), 6, weights, Settings(), PLAIN)
     sum(weight * losses[task] for task, weight in weights.items()).backward()

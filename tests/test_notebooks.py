@@ -115,7 +115,7 @@ def test_data_tells_what_is_there(tiny_folder, tmp_path):
 def test_reproduce_trains_what_is_missing_and_writes_tables(tiny_folder, tmp_path):
     out = tmp_path / "out.ipynb"
     settings = {name: value for name, value in SMALL.items() if name not in ("dataset", "bits")}
-    chosen = {"dataset": "tiny", "bits": "8", "seeds": "1, 2", "ternary": True}
+    chosen = {"dataset": "tiny", "recipe": "published, plus", "bits": "8", "seeds": "1, 2", "ternary": True}
     (tmp_path / "settings.yaml").write_text(f"settings: {settings}")
     options = ["-f", str(tmp_path / "settings.yaml")]
     done = run_papermill(ROOT / "notebooks", "reproduce.ipynb", out, chosen, options)

@@ -76,6 +76,16 @@ class TestGroups:
             "ours (tau_plus 0.1)",
         ]
 
+    def test_of_recipes_are_named_by_them(self, done, published):
+        both = complete_all(published, [8], [1, 2], CHOSEN, recipes=["published", "plus"])
+        assert [(run.settings.views, what) for run, what in both.items()] == [
+            (2, "found"), (2, "found"), (4, "trained"), (4, "trained"),
+        ]  # fmt: skip
+        groups = grouped(list(both))
+        assert [(group.method, group.seeds) for group in groups] == [("ours", [1, 2]), ("ours, plus", [1, 2])]
+        table = reproduce.results_table(groups, published).to_html()
+        assert "ours, plus" in table
+
     def test_evaluated_in_other_ways_do_not_mix(self, done, published):
         runs = list(done)
         evaluate_run(runs[0], published, self_match="excluded", baselines=())

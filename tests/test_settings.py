@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsch_core.settings import Settings
+from wsch_core.settings import RECIPES, Settings, recipe_of, recipe_settings
 
 NAMES = [field.name for field in fields(Settings)]
 
@@ -68,6 +68,24 @@ def test_unknown_names_are_refused_with_the_closest():
 def test_what_is_chosen_wins_over_the_data_sets_defaults():
     made = Settings.create({"bits": 32, "epochs": None}, defaults={"epochs": 7, "bits": 16, "centers": 9})
     assert (made.bits, made.epochs, made.centers, made.batch_size) == (32, 7, 9, 128)
+
+
+def test_recipes_name_known_settings_and_the_published_one_changes_nothing():
+    assert RECIPES["published"] == {}
+    assert recipe_settings(None) == {}
+    assert recipe_of(Settings()) == "published"
+    for name, changes in RECIPES.items():
+        made = Settings.create({}, changes)
+        assert recipe_of(made) == name
+        assert all(getattr(made, setting) != getattr(Settings(), setting) for setting in changes)
+        assert made == replace(Settings(), **changes)
+    assert recipe_of(Settings.create({"views": 3}, RECIPES["plus"])) == "published"
+
+
+@pytest.mark.parametrize("name", ["pluss", "", 3, ["plus"]])
+def test_unknown_recipes_are_refused(name):
+    with pytest.raises(ValueError, match=r"not a known recipe: (did you mean 'plus'\? )?Known are published, plus"):
+        recipe_settings(name)
 
 
 def test_weight_of_reconstruction_may_be_zero():

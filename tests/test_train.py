@@ -101,6 +101,8 @@ def test_the_order_of_joint_tasks_does_not_matter(tiny, tiny_settings):
         {"batch_size": 20},  # leaves a last batch of one video
         {"epochs": 0},
         {"pretrain_epochs": 0},
+        {"views": 3},
+        {"views": 3, "decoder_positions": "sinusoidal"},
         {"encoder_width": 128, "decoder_width": 64, "attention_heads": 8, "ssd_head_width": 64, "state_size": 16},
     ],
     ids=str,
@@ -283,6 +285,10 @@ def test_settings_that_do_not_fit_the_data_are_refused(tiny, tiny_settings):
         fit(replace(tiny_settings, centers=43), tiny, callbacks=[])
     with pytest.raises(ValueError, match=r"masking ratio of 0.05 hides none of a video's 10 frames"):
         fit(replace(tiny_settings, masking_ratio=0.05), tiny, callbacks=[])
+    with pytest.raises(
+        ValueError, match=r"views is 8, but a masking_ratio of 0.6 hides 6 .* at most 7 different views"
+    ):
+        fit(replace(tiny_settings, views=8), tiny, callbacks=[])
     with pytest.raises(ValueError, match="device is 'gpu': it must be auto, cpu, cuda"):
         fit(replace(tiny_settings, device="gpu"), tiny, callbacks=[])
     assert list_runs() == []

@@ -21,13 +21,23 @@ def test_hiding_nothing_is_refused():
 @given(st.integers(1, 30), st.integers(2, 40), st.data())
 def test_views_are_sorted_distinct_and_disjoint_where_they_can_be(videos, frames, data):
     hidden = data.draw(st.integers(1, frames - 1))
-    views = draw_views(videos, frames, hidden, torch.Generator().manual_seed(1))
+    count = data.draw(st.integers(2, min(hidden + 1, 6)))
+    views = draw_views(videos, frames, hidden, torch.Generator().manual_seed(1), count)
     visible = frames - hidden
-    assert views.shape == (2, videos, visible)
+    assert views.shape == (count, videos, visible)
     assert (views.diff(dim=-1) > 0).all()
     assert 0 <= views.min() <= views.max() < frames
-    shared = (views[0].unsqueeze(-1) == views[1].unsqueeze(-2)).sum(dim=(1, 2))
+    assert len(views[:, 0].unique(dim=0)) == count
+    shared = (views[0].unsqueeze(-1) == views[-1].unsqueeze(-2)).sum(dim=(1, 2))
     assert (shared == max(0, 2 * visible - frames)).all()
+    if count * visible <= frames:
+        together = views.transpose(0, 1).flatten(1).sort(dim=1).values
+        assert (together.diff(dim=1) > 0).all()
+
+
+def test_the_first_and_the_last_of_more_views_are_the_two_of_two():
+    two, five = (draw_views(7, 25, 20, torch.Generator().manual_seed(3), views) for views in (2, 5))
+    assert five[[0, 4]].equal(two)
 
 
 def test_every_frame_is_as_likely_as_any_other():

@@ -17,7 +17,7 @@ from .device import resolve_device
 from .metrics import KS, Evaluation, evaluate, evaluate_cosine
 from .records import OURS
 from .run import Run
-from .settings import Settings
+from .settings import Settings, recipe_settings
 from .train import encode
 
 FITTED_VIDEOS = 50_000  # that baselines are fitted to, spread over the training set; more would change little
@@ -64,12 +64,13 @@ class Results:
         }
 
 
-def settings_for(dataset: Dataset, /, **chosen: Any) -> Settings:
-    """Settings for a data set: what is chosen, else the data set's own defaults, else the published values.
+def settings_for(dataset: Dataset, /, recipe: str | None = None, **chosen: Any) -> Settings:
+    """Settings for a data set: what is chosen, else the recipe's, else the data set's own, else the published values.
 
+    recipe: "published" (also None) or "plus"
     None leaves a choice open. Raises ValueError for unknown names and bad values.
     """
-    return Settings.create(chosen | {"dataset": dataset.name}, dataset.definition.settings)
+    return Settings.create(chosen | {"dataset": dataset.name}, dataset.definition.settings | recipe_settings(recipe))
 
 
 def evaluate_run(

@@ -1,4 +1,7 @@
-"""The three losses: reconstruction, cluster, contrast. Each takes both views of a batch, stacked: view 1, then view 2."""
+"""The three losses: reconstruction, cluster, contrast. Each takes all views of a batch, stacked: view 1, then view 2.
+
+Published are two views. Of V views each loss is V / 2 times smaller than its sum, so that weights keep their meaning.
+"""
 
 from __future__ import annotations
 
@@ -26,51 +29,54 @@ def sum_of_directions(frames: Tensor) -> Tensor:
 def reconstruction_loss(reconstructions: Tensor, hidden_directions: Tensor) -> Tensor:
     """1 - mean cosine between reconstruction and hidden frames, summed over both views.
 
-    reconstructions: (2, rows, D); a row for each video, whose reconstruction serves all its hidden frames, or one for each
+    reconstructions: (V, rows, D); a row for each video, whose reconstruction serves all its hidden frames, or one for each
         hidden frame
-    hidden_directions: (2, rows, D), the mean of the directions of the hidden frames that a row stands for
+    hidden_directions: (V, rows, D), the mean of the directions of the hidden frames that a row stands for
 
     The mean over hidden frames of cos(r, frame) is the scalar product of r's direction with the mean of the frames'
     directions: no single hidden frame is needed. In [0, 4].
     """
     cosines = (directions(reconstructions) * hidden_directions).sum(dim=-1)
-    return (1 - cosines.mean(dim=-1)).sum()
+    return (1 - cosines.mean(dim=-1)).sum() * (2 / len(cosines))
 
 
 def cluster_loss(frame_codes: Tensor, centers: Tensor, temperature: float = 0.2, targets: str = "own") -> Tensor:
     """Cross-entropy of a view's similarities to all centres against its nearest centre, summed over both views.
 
-    frame_codes: (2, batch, visible, b) of ±1; centers: (K, b) of ±1
+    frame_codes: (V, batch, visible, b) of ±1; centers: (K, b) of ±1
     targets: "own" takes each view's nearest centre (published), "swapped" the other view's
 
     Of several centres at the same distance the first is taken, decided on whole numbers: rounding has no say.
     """
-    votes = frame_codes.sum(dim=2)  # (2, batch, b)
-    nearest = (votes.detach() @ centers.T).argmax(dim=-1)  # (2, batch); products of whole numbers, exact in float32
+    votes = frame_codes.sum(dim=2)  # (V, batch, b)
+    nearest = (votes.detach() @ centers.T).argmax(dim=-1)  # (V, batch); products of whole numbers, exact in float32
     if targets == "swapped":
         nearest = nearest.flip(0)
     similarities = F.normalize(votes, dim=-1, eps=1.0) @ F.normalize(centers, dim=-1).T
-    return sum(F.cross_entropy(s / temperature, n) for s, n in zip(similarities, nearest, strict=True))
+    of_views = [F.cross_entropy(s / temperature, n) for s, n in zip(similarities, nearest, strict=True)]
+    return sum(of_views) * (2 / len(of_views))
 
 
 def contrast_loss(codes: Tensor, temperature: float = 0.5, tau_plus: float = 0.1) -> Tensor:
-    """The debiased contrastive loss (Chuang et al. 2020) over the 2 x batch normalised video codes.
+    """The debiased contrastive loss (Chuang et al. 2020) over the V x batch normalised video codes.
 
-    codes: (2, batch, b). A video's two views are each other's positive; all other codes are negatives, of which a
-    share `tau_plus` is assumed to be of the same class. A batch of one video has no negatives and a loss of 0.
+    codes: (V, batch, b). Two views of a video are each other's positive; the codes of all other videos are negatives, of
+    which a share `tau_plus` is assumed to be of the same class. More than two views give more pairs, whose losses are
+    averaged; their negatives count as two of each video. A batch of one video has no negatives and a loss of 0.
     """
-    batch = codes.shape[1]
+    views, batch, _ = codes.shape
     flat = codes.flatten(0, 1)
     logits = flat @ flat.T / temperature
-    itself = torch.arange(2 * batch, device=codes.device)
-    partner = itself.roll(batch)
-    positives = logits[itself, partner]
-    # everything is taken relative to the positive, and the two that are no negatives are left out instead of subtracted:
-    # at small temperatures the sum would lose all others beside them
-    no_negative = torch.zeros_like(logits, dtype=torch.bool)
-    no_negative[itself, itself] = no_negative[itself, partner] = True
-    negatives = (logits - positives.unsqueeze(1)).masked_fill(no_negative, -torch.inf).exp().sum(dim=1)
+    itself = torch.arange(views * batch, device=codes.device)
+    same_video = itself % batch == (itself % batch).unsqueeze(1)
     count = 2 * batch - 2
-    floor = count * (-1 / temperature - positives).exp()
-    debiased = torch.maximum((negatives - tau_plus * count) / (1 - tau_plus), floor)
-    return debiased.log1p().mean()
+    pairs = []
+    for other in range(1, views):
+        positives = logits[itself, itself.roll(other * batch)]
+        # everything is taken relative to the positive, and a video's own codes are left out instead of subtracted: at
+        # small temperatures the sum would lose all others beside them
+        relative = (logits - positives.unsqueeze(1)).masked_fill(same_video, -torch.inf)
+        negatives = relative.exp().sum(dim=1) * (2 / views)
+        floor = count * (-1 / temperature - positives).exp()
+        pairs.append(torch.maximum((negatives - tau_plus * count) / (1 - tau_plus), floor).log1p().mean())
+    return sum(pairs) / len(pairs)

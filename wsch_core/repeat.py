@@ -50,11 +50,13 @@ def complete_all(
     bits: Iterable[int],
     seeds: Iterable[int],
     settings: Mapping[str, Any],
+    recipes: Sequence[str] = ("published",),
     runs: Sequence[str] = (),
     checkpoints: Sequence[str] = (),
     **evaluation,
 ) -> dict[Run, str]:
-    """Runs for every number of bits with every seed, or else the named runs and published checkpoints; all evaluated.
+    """Runs of every recipe for every number of bits with every seed, or else the named runs and published checkpoints;
+    all evaluated.
 
     settings: other choices, as for `settings_for`
     returns: each run with what was done for it, as `complete_run` says, or "imported", or "given" for one that was ready
@@ -67,9 +69,16 @@ def complete_all(
             given[place] = run, "evaluated" if done == "given" else done
     if given:
         return dict(given)
-    plan = [settings_for(dataset, **{**settings, "bits": b, "seed": s}) for b in bits for s in seeds]
+    plan = [
+        settings_for(dataset, **{**settings, "recipe": recipe, "bits": b, "seed": s})
+        for b in bits
+        for recipe in dict.fromkeys(recipes)
+        for s in seeds
+    ]
     if not plan:
-        raise ValueError("there is nothing to show: give bits and seeds, or the names of runs, or checkpoints.")
+        raise ValueError(
+            "there is nothing to show: give recipes, bits and seeds, or the names of runs, or checkpoints."
+        )
     return dict(complete_run(chosen, dataset, **evaluation) for chosen in plan)
 
 

@@ -13,6 +13,7 @@ from .data.definition import METRIC_DEPTHS
 from .evaluation import OURS
 from .metrics import audit
 from .run import Run
+from .settings import recipe_of
 
 ROUNDING = 0.0005  # of tables printed with three digits
 QUERIES_AT_ONCE = 1024
@@ -73,19 +74,23 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
 
 
 def _methods(runs: Sequence[Run]) -> list[str]:
-    """A name for each run's method: ours, or the imported checkpoint; and the settings that not all runs share."""
-    settings = [run.settings.as_dict() for run in runs]
-    differing = [
-        name
-        for name in (settings[0] if settings else ())
-        if name not in PER_RUN and len({s[name] for s in settings}) > 1
-    ]
+    """A name for each run's method: ours with its recipe, or the imported checkpoint; and the settings that not all runs
+    of a recipe share."""
+    recipes = [recipe_of(run.settings) for run in runs]
+    members = list(zip(runs, recipes, strict=True))
+    differing = {recipe: _differing([run for run, r in members if r == recipe]) for recipe in recipes}
     names = []
-    for run, values in zip(runs, settings, strict=True):
-        imported = run.record.get("imported")
-        told = "" if imported else ", ".join(f"{name} {values[name]}" for name in differing)
-        names.append(f"checkpoint {imported}" if imported else f"ours ({told})" if told else "ours")
+    for run, recipe in members:
+        imported, values = run.record.get("imported"), run.settings.as_dict()
+        told = ", ".join(f"{name} {values[name]}" for name in differing[recipe])
+        ours = "ours" if recipe == "published" else f"ours, {recipe}"
+        names.append(f"checkpoint {imported}" if imported else f"{ours} ({told})" if told else ours)
     return names
+
+
+def _differing(runs: Sequence[Run]) -> list[str]:
+    settings = [run.settings.as_dict() for run in runs]
+    return [name for name in settings[0] if name not in PER_RUN and len({s[name] for s in settings}) > 1]
 
 
 def published_rows(dataset: Dataset, bits: int, ks: Sequence[int]) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """What a run is: every choice that changes a number, with the published value as its default.
 
 The published values are those the authors give for ActivityNet, the only ones they give. A data set's definition may
-bring other defaults of its own; what the user sets always wins.
+bring other defaults of its own, and a recipe goes before both; what the user sets always wins.
 """
 
 from __future__ import annotations
@@ -23,13 +23,24 @@ CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
 }
 POSITIVE_INTEGERS = (
-    "bits", "centers", "centers_every", "batch_size", "encoder_width", "decoder_width", "attention_heads",
+    "bits", "views", "centers", "centers_every", "batch_size", "encoder_width", "decoder_width", "attention_heads",
     "ssd_head_width", "state_size",
 )  # fmt: skip
 COUNTS = ("seed", "pretrain_epochs", "epochs")
 POSITIVE_NUMBERS = ("cluster_temperature", "contrast_temperature", "learning_rate")
 WEIGHTS = ("weight_reconstruction", "weight_cluster", "weight_contrast")
 MASKING_RATIOS = ("pretrain_masking_ratio", "masking_ratio")
+# What is changed of the published method, by name. "plus" is what docs/plus.md measures.
+RECIPES: dict[str, dict[str, Any]] = {
+    "published": {},
+    "plus": {
+        "cycle": "centers, cluster+contrast, cluster+contrast",
+        "masking_ratio": 0.8,
+        "views": 4,
+        "learning_rate": 1e-3,
+        "learning_rate_schedule": "cosine",
+    },
+}
 MOST_BITS = 4096
 MOST_NAMED, MOST_COMPARED = 60, 200  # names in a complaint, and letters of one that is looked for among them
 MOST_PASSES = 200_000  # the published schedule has 1,000
@@ -49,6 +60,7 @@ class Settings:
     epochs: int = 300  # turns of the cycle
     pretrain_masking_ratio: float = 0.9  # p in pre-training and in the centers pass
     masking_ratio: float = 0.6  # p in the cycle's other passes
+    views: int = 2  # of each video, in the cycle's other passes
 
     weight_reconstruction: float = 1.0  # in the cycle; pre-training learns reconstruction alone
     weight_cluster: float = 0.02
@@ -92,6 +104,7 @@ class Settings:
             self._require(name, 0 < getattr(self, name) < 1, "a number between 0 and 1")
         self._require("bits", self.bits <= MOST_BITS, f"at most {MOST_BITS}")
         self._require("tau_plus", 0 <= self.tau_plus < 1, "a number from 0 to below 1")
+        self._require("views", self.views > 1, "at least 2: the contrast loss compares them")
         self._require("bits", self.bits > 1, "at least 2: the hash layer normalises over them")
         check_heads(self.encoder_width, self.decoder_width, self.attention_heads, self.ssd_head_width)
         self._check_schedule()
@@ -141,6 +154,21 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def recipe_settings(name: str | None) -> dict[str, Any]:
+    """What a recipe changes of the published method; None is the published one. Raises ValueError for an unknown name."""
+    name = "published" if name is None else name
+    if not isinstance(name, str) or name not in RECIPES:
+        raise ValueError(unknown_name("recipe", name, list(RECIPES)))
+    return RECIPES[name]
+
+
+def recipe_of(settings: Settings) -> str:
+    """The recipe that settings follow in all it changes; "published" if no other."""
+    values = settings.as_dict()
+    followed = [name for name, changes in RECIPES.items() if changes and changes.items() <= values.items()]
+    return followed[0] if followed else "published"
 
 
 def check_heads(encoder_width: int, decoder_width: int, attention_heads: int, ssd_head_width: int) -> None:

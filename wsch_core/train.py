@@ -121,7 +121,12 @@ def _check_masking(settings: Settings, schedule: list[Pass], frames: int) -> Non
     if any(p.tasks in ((), ("centers",)) for p in schedule):
         hidden_count(frames, settings.pretrain_masking_ratio)
     if any(p.stage == "cycle" for p in schedule):
-        hidden_count(frames, settings.masking_ratio)
+        hidden = hidden_count(frames, settings.masking_ratio)
+        if settings.views > hidden + 1:
+            raise ValueError(
+                f"views is {settings.views}, but a masking_ratio of {settings.masking_ratio} hides {hidden} of a video's "
+                f"{frames} frames, which gives at most {hidden + 1} different views: choose at most that many."
+            )
 
 
 class _Loop:
@@ -145,11 +150,11 @@ class _Loop:
         self.tell(current, 1.0, entry["losses"], entry["videos_per_second"], entry)
         return entry
 
-    def draw(self, masking_ratio: float) -> tuple[Tensor, Tensor, int]:
-        """A new order of the videos (n,), both views of them in that order (2, n, visible), and how much is hidden."""
+    def draw(self, masking_ratio: float, count: int = 2) -> tuple[Tensor, Tensor, int]:
+        """A new order of the videos (n,), views of them in that order (views, n, visible), and how much is hidden."""
         hidden = hidden_count(self.features.frames, masking_ratio)
         order = torch.randperm(len(self.features), generator=self.state.generator)
-        views = draw_views(len(order), self.features.frames, hidden, self.state.generator)
+        views = draw_views(len(order), self.features.frames, hidden, self.state.generator, count)
         return order, views, hidden
 
     def batches(self, order: Tensor, views: Tensor, wanted: str = "") -> Iterator[Batch]:
@@ -159,7 +164,8 @@ class _Loop:
         """Take a gradient step for every batch of the training set."""
         settings, state = self.settings, self.state
         pretraining = current.stage == "pretraining"
-        order, views, hidden = self.draw(settings.pretrain_masking_ratio if pretraining else settings.masking_ratio)
+        drawn = (settings.pretrain_masking_ratio,) if pretraining else (settings.masking_ratio, settings.views)
+        order, views, hidden = self.draw(*drawn)
         weights = loss_weights(settings, current)
         recorded = torch.zeros(self.steps_in_pass, len(weights) + 1, device=self.device)
         sizes = torch.tensor([len(videos) for videos in order.split(settings.batch_size)], device=self.device)
@@ -181,7 +187,7 @@ class _Loop:
         return {
             "losses": _read_losses(recorded, sizes, [*weights, "total"], current),
             "learning_rate": state.optimizer.param_groups[0]["lr"],
-            "bit_imbalance": (bit_sums / (2 * len(order))).abs().mean().item(),
+            "bit_imbalance": (bit_sums / (len(views) * len(order))).abs().mean().item(),
         }
 
     def check_weights(self, current: Pass) -> None:
@@ -249,35 +255,37 @@ def batch_losses(
     settings: Settings,
     cast: torch.autocast,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The losses of one batch by task, and the frame codes (2, batch, visible, b) they were computed from.
+    """The losses of one batch by task, and the frame codes (V, batch, visible, b) they were computed from.
 
-    Both views go through the network as one batch. Only the losses named in `weights` are computed.
+    All views go through the network as one batch. Only the losses named in `weights` are computed.
     """
-    both = batch.visible.flatten(0, 1)
+    views, frames = len(batch.visible), batch.visible.flatten(0, 1)
     losses = {}
     with cast:
         if "reconstruction" not in weights:
-            codes = state.model.frame_codes(both)
+            codes = state.model.frame_codes(frames)
         elif state.model.tells_positions:
             codes, reconstructions = state.model.reconstruct_each(
-                both, batch.seen.flatten(0, 1), batch.unseen.flatten(0, 1)
+                frames, batch.seen.flatten(0, 1), batch.unseen.flatten(0, 1)
             )
         else:
-            codes, reconstructions = state.model(both, hidden)
+            codes, reconstructions = state.model(frames, hidden)
     if "reconstruction" in weights:
         if state.model.tells_positions:  # a row for each hidden frame
             targets = directions(batch.hidden).flatten(1, 2)
             reconstructions = reconstructions.flatten(0, 1)
         else:  # a row for each video
             targets = (batch.sums - sum_of_directions(batch.visible)) / hidden
-        losses["reconstruction"] = reconstruction_loss(reconstructions.to(targets.dtype).unflatten(0, (2, -1)), targets)
+        losses["reconstruction"] = reconstruction_loss(
+            reconstructions.to(targets.dtype).unflatten(0, (views, -1)), targets
+        )
     if "cluster" in weights:
-        grouped = codes.unflatten(0, (2, -1))
+        grouped = codes.unflatten(0, (views, -1))
         losses["cluster"] = cluster_loss(grouped, state.centers, settings.cluster_temperature, settings.cluster_targets)
     if "contrast" in weights:
-        both_codes = video_codes(codes).unflatten(0, (2, -1))
-        losses["contrast"] = contrast_loss(both_codes, settings.contrast_temperature, settings.tau_plus)
-    return losses, codes.detach().unflatten(0, (2, -1))
+        of_videos = video_codes(codes).unflatten(0, (views, -1))
+        losses["contrast"] = contrast_loss(of_videos, settings.contrast_temperature, settings.tau_plus)
+    return losses, codes.detach().unflatten(0, (views, -1))
 
 
 def learning_rate(settings: Settings, step: int, steps: int) -> float:

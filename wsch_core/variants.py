@@ -46,6 +46,11 @@ VARIANTS = {
     "twice the centres": Variant("finer clusters", scales={"centers": 2}),
     "masking 0.4": Variant("more frames seen in the cycle", {"masking_ratio": 0.4}),
     "masking 0.8": Variant("fewer frames seen in the cycle", {"masking_ratio": 0.8}),
+    "four short views": Variant("as many frames in all, each seen by fewer", {"masking_ratio": 0.8, "views": 4}),
+    "contrast twice": Variant(
+        "the contrast loss in both learning passes", {"cycle": "centers, cluster+contrast, cluster+contrast"}
+    ),
+    "plus": Variant("the recipe that docs/plus.md measures", {"recipe": "plus"}),
     "pre-training masking 0.6": Variant("more frames seen in pre-training", {"pretrain_masking_ratio": 0.6}),
     "cluster temperature 0.1": Variant("sharper clusters", {"cluster_temperature": 0.1}),
     "contrast temperature 0.2": Variant("more weight on near negatives", {"contrast_temperature": 0.2}),

@@ -1,4 +1,4 @@
-"""Two masked views of a video: which frames each one sees."""
+"""Masked views of a video, two as published or more: which frames each one sees."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def hidden_count(frames: int, masking_ratio: float) -> int:
     return hidden
 
 
-def draw_views(videos: int, frames: int, hidden: int, generator: torch.Generator) -> Tensor:
-    """Draw both views of every video: (2, videos, visible) frame numbers, ascending within a view.
+def draw_views(videos: int, frames: int, hidden: int, generator: torch.Generator, views: int = 2) -> Tensor:
+    """Draw the views of every video: (views, videos, visible) frame numbers, ascending within a view.
 
-    One random permutation per video: view 1 shows its first frames, view 2 its last, so that the views are disjoint
-    whenever twice the visible frames fit into the video. Drawn on the generator's device.
+    One random permutation per video: the first view shows its first frames, the last view its last, and others begin at
+    even distances between, so that views are disjoint whenever the visible frames of all fit into the video. Drawn on
+    the generator's device.
     """
     permutations = torch.rand(videos, frames, generator=generator, device=generator.device).argsort(dim=1)
-    visible = frames - hidden
-    return torch.stack([permutations[:, :visible], permutations[:, hidden:]]).sort(dim=-1).values
+    begins = [view * hidden // (views - 1) for view in range(views)]
+    return torch.stack([permutations[:, begin : begin + frames - hidden] for begin in begins]).sort(dim=-1).values
 
 
 def hidden_frames(views: Tensor, frames: int) -> Tensor:

@@ -18,13 +18,13 @@ AHEAD = 2  # batches being read while one is computed
 
 
 class Batch(NamedTuple):
-    """What a step sees of some videos, in two views; what was not wanted is None."""
+    """What a step sees of some videos, in V views; what was not wanted is None."""
 
-    visible: Tensor  # (2, batch, visible, D)
-    seen: Tensor  # (2, batch, visible) their frame numbers
+    visible: Tensor  # (V, batch, visible, D)
+    seen: Tensor  # (V, batch, visible) their frame numbers
     sums: Tensor | None = None  # (batch, D), the sum of the directions of all frames of each video
-    unseen: Tensor | None = None  # (2, batch, hidden) the other frame numbers
-    hidden: Tensor | None = None  # (2, batch, hidden, D)
+    unseen: Tensor | None = None  # (V, batch, hidden) the other frame numbers
+    hidden: Tensor | None = None  # (V, batch, hidden, D)
 
 
 def visible_batches(
@@ -37,7 +37,7 @@ def visible_batches(
 ) -> Iterator[Batch]:
     """The visible frames of all videos, batch by batch, on the computing device.
 
-    order: (videos,), the order in which videos are taken; views: (2, videos, visible), frame numbers in that order
+    order: (videos,), the order in which videos are taken; views: (V, videos, visible), frame numbers in that order
     wanted: "sums" or "hidden", to reconstruct hidden frames from their directions' sum or one by one; "" for neither
 
     Where the features are held changes nothing of what is yielded, nor its order.
@@ -45,7 +45,7 @@ def visible_batches(
     order, views = order.to(features.device), views.to(features.device)
 
     def frames(videos: Tensor, chosen: Tensor) -> Tensor:
-        return features.gather(videos.repeat(2), chosen.flatten(0, 1)).unflatten(0, (2, -1))
+        return features.gather(videos.repeat(len(views)), chosen.flatten(0, 1)).unflatten(0, (len(views), -1))
 
     def read(place: int) -> Batch:
         videos, seen = order[place : place + batch_size], views[:, place : place + batch_size]
