@@ -24,16 +24,18 @@ import plus_sets
 from wsch_core.compare import mean_interval, paired_difference
 
 # What is compared: "published" is the method with the settings its data set asks for; the others lie between it and "plus".
-PLUS_RATE = {"learning_rate": 1e-3, "learning_rate_schedule": "cosine"}
-TWICE, SHORT = {"cycle": "centers, cluster+contrast, cluster+contrast"}, {"views": 4, "masking_ratio": 0.8}
+RATE = {"learning_rate": 1e-3, "learning_rate_schedule": "cosine"}
+SHORT, LIGHT = {"views": 4, "masking_ratio": 0.8}, {"weight_reconstruction": 0.1}
+TWICE = {"cycle": "centers, cluster+contrast, cluster+contrast"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "published": {},
     "plus": {"recipe": "plus"},
-    "learning rate": PLUS_RATE,
-    "learning rate, contrast twice": PLUS_RATE | TWICE,
-    "learning rate, four short views": PLUS_RATE | SHORT,
-    "four short views, contrast twice": SHORT | TWICE,
-}  # fmt: skip
+    "learning rate": RATE,
+    "plus without four short views": RATE | TWICE | LIGHT,
+    "plus without contrast twice": RATE | SHORT | LIGHT,
+    "plus without light reconstruction": RATE | SHORT | TWICE,
+    "plus without learning rate": SHORT | TWICE | LIGHT,
+}
 # Of the demo set's features there are two sets of labels: one run is measured with both.
 LABELLED = {"demo": ("demo", "demo-motion")}
 KS = (5, 20, 100)

@@ -1,18 +1,18 @@
 """How fast a training step is, against a literal one, and how near to what the machine can multiply.
 
-python benchmarks/training.py [--device cpu] [--rounds 8] [--curve 200] [--json training.json]
+python benchmarks/training.py [--device cpu] [--rounds 8] [--only recipes] [--curve 200] [--json training.json]
 
 At the published sizes: features of 30 x 2,048, width 1,024, 64 bits, batches of 128. A masking ratio of 0.9 is measured in
 pre-training (reconstruction alone), 0.6 in a contrast pass. The peer (`peer.py`) computes in float32; a step is all that
-happens from reading a batch to the new weights. With --curve, so many steps are learned in both precisions from the same
-views, and their losses compared.
+happens from reading a batch to the new weights. Then the learning passes of the cycle, by recipe. With --curve, so many
+steps are learned in both precisions from the same views, and their losses compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import peer
@@ -23,7 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from wsch_core.data.features import Features
 from wsch_core.data.loader import visible_batches
 from wsch_core.device import autocast
-from wsch_core.settings import Settings
+from wsch_core.schedule import parse_cycle
+from wsch_core.settings import RECIPES, Settings
 from wsch_core.train import batch_losses, encode, gradient_step, new_state
 from wsch_core.views import draw_views, hidden_count
 
@@ -43,16 +44,19 @@ def made_up_features(device: torch.device) -> Features:
     return Features(frames.clamp_min_(0).to(device))
 
 
-def our_step(settings: Settings, features: Features, masking_ratio: float, precision: str) -> Callable[[], float]:
-    """A function that takes one step and returns its loss."""
+def our_step(
+    settings: Settings, features: Features, masking_ratio: float, precision: str, tasks: Sequence[str] = ()
+) -> Callable[[], float]:
+    """A function that takes one step and returns its loss; of the tasks given, else of the masking ratio's pass."""
     device = features.device
     state, cast = new_state(settings, SIZE, device), autocast(device, precision)
-    hidden, weights = hidden_count(FRAMES, masking_ratio), dict.fromkeys(PASSES[masking_ratio], 1.0)
+    state.centers = torch.randn(settings.centers, settings.bits, generator=state.generator).sign().to(device)
+    hidden, weights = hidden_count(FRAMES, masking_ratio), dict.fromkeys(tasks or PASSES[masking_ratio], 1.0)
 
     def batches() -> Iterator:
         while True:
             order = torch.randperm(VIDEOS, generator=state.generator)
-            views = draw_views(VIDEOS, FRAMES, hidden, state.generator)
+            views = draw_views(VIDEOS, FRAMES, hidden, state.generator, settings.views)
             yield from visible_batches(features, order, views, settings.batch_size, device, "sums")
 
     source = batches()
@@ -108,7 +112,7 @@ def measure_steps(features: Features, rounds: int) -> list[dict]:
 
 
 def measure_parts(features: Features, rounds: int) -> list[dict]:
-    """Milliseconds of the parts of our step."""
+    """The parts of our step, in milliseconds."""
     settings, rows = Settings(dataset="made up"), []
     for masking_ratio, precision in itertools.product(PASSES, PRECISIONS):
         state, cast = new_state(settings, SIZE, features.device), autocast(features.device, precision)
@@ -133,6 +137,27 @@ def measure_parts(features: Features, rounds: int) -> list[dict]:
         rows.append(
             {"masking ratio": masking_ratio, "precision": precision} | {n: 1000 * s for n, s in seconds.items()}
         )
+    return rows
+
+
+def measure_recipes(features: Features, rounds: int) -> list[dict]:
+    """A step of each learning pass of the cycle, and how much longer than the published passes' mean it takes."""
+    rows = []
+    for precision in PRECISIONS:
+        steps = {}
+        for recipe, changes in RECIPES.items():
+            settings = Settings.create({"dataset": "made up"}, changes)
+            for tasks in dict.fromkeys(tasks for tasks in parse_cycle(settings.cycle) if tasks != ("centers",)):
+                losses = ("reconstruction", *tasks)
+                step = our_step(settings, features, settings.masking_ratio, precision, losses)
+                steps[recipe, "+".join(tasks)] = step
+        seconds = in_turn(steps, rounds, warm_up=2)
+        published = [value for (recipe, _), value in seconds.items() if recipe == "published"]
+        mean = sum(published) / len(published)
+        rows += [
+            {"precision": precision, "recipe": recipe, "pass": tasks, "ms": 1000 * value, "of published": value / mean}
+            for (recipe, tasks), value in seconds.items()
+        ]
     return rows
 
 
@@ -162,17 +187,26 @@ def measure_curve(features: Features, steps: int) -> dict:
     return found
 
 
+MEASURES = {
+    "steps": measure_steps,
+    "parts": measure_parts,
+    "recipes": measure_recipes,
+    "encoding": measure_encoding,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--only", choices=MEASURES)
     parser.add_argument("--curve", type=int, default=0)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     features = made_up_features(given.device)
     found = {"machine": machine(given.device)}
-    for name, measure in (("steps", measure_steps), ("parts, ms", measure_parts), ("encoding", measure_encoding)):
-        found[name] = measure(features, given.rounds)
+    for name in [given.only] if given.only else MEASURES:
+        found[name] = MEASURES[name](features, given.rounds)
         print(f"{name}\n")
         table(found[name][0], [row.values() for row in found[name]])
     if given.curve:

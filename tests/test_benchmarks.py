@@ -84,7 +84,7 @@ class TestRecipes:
         assert list(plus.missing(self.ROWS, ["noisy"], [64, 16], [1], ["plus"])) == [("noisy", 16, 1, "plus")]
 
     def test_variants_lie_between_published_and_plus(self):
-        whole = plus.PLUS_RATE | plus.TWICE | plus.SHORT
+        whole = plus.RATE | plus.SHORT | plus.LIGHT | plus.TWICE
         assert RECIPES["plus"] == whole
         assert all(changes.items() <= whole.items() for name, changes in plus.VARIANTS.items() if name != "plus")
 

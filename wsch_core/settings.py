@@ -37,6 +37,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "cycle": "centers, cluster+contrast, cluster+contrast",
         "masking_ratio": 0.8,
         "views": 4,
+        "weight_reconstruction": 0.1,
         "learning_rate": 1e-3,
         "learning_rate_schedule": "cosine",
     },

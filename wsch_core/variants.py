@@ -50,6 +50,7 @@ VARIANTS = {
     "contrast twice": Variant(
         "the contrast loss in both learning passes", {"cycle": "centers, cluster+contrast, cluster+contrast"}
     ),
+    "light reconstruction": Variant("a tenth of its weight, in the cycle", {"weight_reconstruction": 0.1}),
     "plus": Variant("the recipe that docs/plus.md measures", {"recipe": "plus"}),
     "pre-training masking 0.6": Variant("more frames seen in pre-training", {"pretrain_masking_ratio": 0.6}),
     "cluster temperature 0.1": Variant("sharper clusters", {"cluster_temperature": 0.1}),
