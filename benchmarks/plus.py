@@ -22,6 +22,7 @@ from typing import Any
 import plus_sets
 
 from wsch_core.compare import mean_interval, paired_difference
+from wsch_core.settings import recipe_settings, unknown_name
 
 # What is compared: "published" is the method with the settings its data set asks for; the others lie between it and "plus".
 RATE = {"learning_rate": 1e-3, "learning_rate_schedule": "cosine"}
@@ -48,12 +49,20 @@ def main() -> None:
     parser.add_argument("--sets", default=f"demo,{','.join(plus_sets.GENERATED)}")
     parser.add_argument("--bits", default="16,32,64,128")
     parser.add_argument("--seeds", default="1,2,3,4,5")
-    parser.add_argument("--variants", default="published,plus")
+    parser.add_argument("--variants", default="published,plus", help=f"some of: {', '.join(VARIANTS)}")
+    parser.add_argument("--against", default="published", choices=VARIANTS)
     parser.add_argument("--out", type=Path, default=Path("outputs/plus"))
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
     sets, variants = [*filter(None, given.sets.split(","))], given.variants.split(",")
     bits, seeds = [[int(word) for word in text.split(",")] for text in (given.bits, given.seeds)]
+    for kind, names, all_known in (
+        ("set", sets, ["demo", *plus_sets.GENERATED]),
+        ("variant", variants, list(VARIANTS)),
+    ):
+        for name in names:
+            if name not in all_known:
+                parser.error(unknown_name(kind, name, all_known))
     os.environ |= {
         "WSCH_DATA": str(given.out.absolute() / "data"),
         "WSCH_OUTPUTS": str(given.out.absolute()),
@@ -65,7 +74,7 @@ def main() -> None:
     for name in set(sets) & set(plus_sets.GENERATED):
         plus_sets.generate(given.out / "data", name)
     known = given.out / "results.jsonl"
-    rows = [json.loads(line) for line in known.read_text().splitlines()] if known.exists() else []
+    rows = read_rows(known)
     jobs = list(missing(rows, sets, bits, seeds, variants))
     with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:
         for found in pool.map(measure, jobs):
@@ -75,8 +84,23 @@ def main() -> None:
             print(*(describe(row) for row in found), sep="\n", flush=True)
     wanted = [one for name in sets for one in LABELLED.get(name, (name,))]
     for variant in variants:
-        if variant != "published":
-            print(f"\n## {variant} against published\n\n{table(rows, wanted, bits, variant)}")
+        if variant != given.against:
+            print(f"\n{table(rows, wanted, bits, variant, given.against)}")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """What was measured before, with what the variants change today; half a last line, after a kill, is taken away."""
+    if not path.exists():
+        return []
+    whole = path.read_text().rpartition("\n")[0]
+    path.write_text(whole + "\n" if whole else "")
+    rows = [json.loads(line) for line in whole.splitlines()]
+    return [row for row in rows if row["variant"] in VARIANTS and row["changes"] == changes_of(row["variant"])]
+
+
+def changes_of(variant: str) -> dict[str, Any]:
+    changes = dict(VARIANTS[variant])
+    return recipe_settings(changes.pop("recipe", None)) | changes
 
 
 def missing(rows: Sequence[Row], sets, bits, seeds, variants) -> Iterator[tuple]:
@@ -95,26 +119,23 @@ def measure(job: tuple[str, int, int, str]) -> list[Row]:
     import torch
 
     from wsch_core import load_dataset, settings_for
-    from wsch_core.evaluation import encode_run
     from wsch_core.metrics import evaluate
     from wsch_core.repeat import complete_run
 
     name, bits, seed, variant = job
     torch.set_num_threads(1)
     data = load_dataset(name)
-    run, _ = complete_run(
-        settings_for(data, bits=bits, seed=seed, device="cpu", **VARIANTS[variant]), data, callbacks=[]
-    )
-    codes = encode_run(run, data)
+    settings = settings_for(data, bits=bits, seed=seed, device="cpu", **VARIANTS[variant])
+    run, _ = complete_run(settings, data, callbacks=[], baselines=())
+    codes = {split: found for split, (found, _) in run.load_codes().items()}
     seconds = sum(entry["seconds"] for entry in run.history)
     rows = []
     for labelled in LABELLED.get(name, (name,)):
         data = load_dataset(labelled)
         found = evaluate(codes["query"], codes["database"], data.query.labels, data.database.labels, ks=KS)
         values = [float(value) for value in found.expected]
-        rows.append(
-            {"set": labelled, "bits": bits, "seed": seed, "variant": variant, "map": values, "seconds": seconds}
-        )
+        what = {"set": labelled, "bits": bits, "seed": seed, "variant": variant, "changes": changes_of(variant)}
+        rows.append(what | {"map": values, "seconds": seconds})
     return rows
 
 
@@ -124,28 +145,32 @@ def describe(row: Row) -> str:
     return f"{what}mAP@5, 20, 100: {values}  {row['seconds']:.0f} s"
 
 
-def table(rows: Sequence[Row], sets: Sequence[str], bits: Sequence[int], variant: str) -> str:
-    """Markdown: means over seeds, and the paired difference in percent of the published mean."""
-    lines = ["| set | bits | seeds | " + " | ".join(f"mAP@{k} published | {variant} | difference" for k in KS) + " |"]
+def table(
+    rows: Sequence[Row], sets: Sequence[str], bits: Sequence[int], variant: str, against: str = "published"
+) -> str:
+    """Markdown: means over the seeds both have, and the paired difference in percent of the other's mean."""
+    lines = ["| set | bits | seeds | " + " | ".join(f"mAP@{k} {against} | {variant} | difference" for k in KS) + " |"]
     lines.append("|---|---|---|" + "---|---|---|" * len(KS))
     for name in sets:
         for length in bits:
-            lines.append(f"| {name} | {length} | {cells(rows, name, length, variant)} |")
+            of_both = [
+                {row["seed"]: row["map"] for row in rows if (row["set"], row["bits"], row["variant"]) == wanted}
+                for wanted in ((name, length, variant), (name, length, against))
+            ]
+            seeds = len(of_both[0].keys() & of_both[1].keys())
+            if seeds:
+                shown = " | ".join(cells(place, *of_both) for place in range(len(KS)))
+                lines.append(f"| {name} | {length} | {seeds} | {shown} |")
     return "\n".join(lines)
 
 
-def cells(rows: Sequence[Row], name: str, bits: int, variant: str) -> str:
-    runs = [row for row in rows if (row["set"], row["bits"]) == (name, bits)]
-    shown = []
-    for place in range(len(KS)):
-        ours, theirs = (
-            {row["seed"]: row["map"][place] for row in runs if row["variant"] == one} for one in (variant, "published")
-        )
-        mean, half = paired_difference(ours, theirs)
-        base = mean_interval([theirs[seed] for seed in ours if seed in theirs])[0]
-        interval = "" if math.isnan(half) else f" ± {half / base:.1%}"  # one seed says nothing of its own spread
-        shown += [f"{base:.3f}", f"{base + mean:.3f}", f"{mean / base:+.1%}{interval}"]
-    return " | ".join([str(len(ours.keys() & theirs.keys())), *shown])
+def cells(place: int, of_variant: dict[int, list[float]], of_other: dict[int, list[float]]) -> str:
+    """At one depth, from mAP by seed: the other's mean, the variant's, and the paired difference."""
+    ours, theirs = ({seed: values[place] for seed, values in one.items()} for one in (of_variant, of_other))
+    mean, half = paired_difference(ours, theirs)
+    base = mean_interval([theirs[seed] for seed in ours if seed in theirs])[0]
+    interval = "" if math.isnan(half) else f" ± {half / base:.1%}"  # one seed says nothing of its own spread
+    return f"{base:.3f} | {base + mean:.3f} | {mean / base:+.1%}{interval}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Data sets on which recipes are compared: generated ones of different character, and parts of real clips.
 
 Generated features are what a network's might be: 128 channels, rectified, a random map of 32 hidden ones. A video moves
-from its class's beginning to its end, on top of a path of its own (slow, and no part of the class) and of noise that is new
-in every frame.
+from its class's beginning to its end, or through its classes one after the other, on top of a path of its own (slow, and no
+part of the class) and of noise that is new in every frame.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _shared(rng, kind: Character, ends: np.ndarray, classes: list[np.ndarray]) -
     shared = np.empty((len(classes), FRAMES, HIDDEN))
     time = np.linspace(0, 1, FRAMES)[:, None]
     for video, of_video in enumerate(classes):
-        if len(of_video) == 1 and kind.most_labels == 1:
+        if kind.most_labels == 1:
             begin, end = ends[of_video[0], rng.integers(kind.modes)]
             shared[video] = (1 - time) * begin + time * end
         else:
@@ -140,21 +140,25 @@ def cut_clips(folder: Path, clips: Path) -> None:
     """Write the data set "clips": parts of real clips, whose class is the clip they are cut from.
 
     Features are the demo set's network's. A part is 25 frames, evenly over a random span of the train, database or query
-    part of the clip's time; copies of a scene, NAME_*.mp4, are one class.
+    part of the clip's time. Clips whose names agree up to the first "_" are one class: copies of a scene.
     """
     from wsch_core.videos.decode import EXTENSIONS, read_clip
     from wsch_core.videos.extract import load_extractor
 
     extractor, rng = load_extractor("demo", "cpu"), np.random.default_rng(0)
     found: dict[str, list[np.ndarray]] = {}
-    for path in sorted(path for path in clips.rglob("*") if path.suffix in EXTENSIONS):
+    for path in sorted(path for path in clips.rglob("*") if path.suffix.lower() in EXTENSIONS):
         try:
             clip = read_clip(path, STEPS, extractor.prepare)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             print(f"left out: {error}")
             continue
         if STEPS - clip.repeated >= LEAST_FRAMES:
             found.setdefault(path.stem.split("_")[0], []).append(extractor(np.stack(clip.pictures)))
+    if len(found) < 2:
+        raise ValueError(
+            f"{clips} holds {len(found)} clips of at least {LEAST_FRAMES} frames: give a folder with several."
+        )
     splits = {}
     for split, (begin, end, count) in PARTS.items():
         features, classes = [], []
@@ -162,7 +166,7 @@ def cut_clips(folder: Path, clips: Path) -> None:
             for _ in range(count):
                 span = rng.uniform(0.4, 1.0) * (end - begin)
                 first = begin + rng.uniform(0, end - begin - span)
-                steps = ((first + span * np.linspace(0, 1, FRAMES)) * (STEPS - 1)).astype(int)
+                steps = ((first + span * np.linspace(0, 1, FRAMES, endpoint=False)) * STEPS).astype(int)
                 features.append(copies[rng.integers(len(copies))][steps])
                 classes.append(number)
         splits[split] = np.stack(features), np.eye(len(found), dtype=np.uint8)[classes]

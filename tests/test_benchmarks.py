@@ -10,6 +10,7 @@ import plus_sets
 import pytest
 import retrieval
 import torch
+from videos import shades, write_video
 
 from wsch_core.data import load_dataset
 from wsch_core.data.features import Features
@@ -158,3 +159,22 @@ class Here:
         pass
 
     map = staticmethod(map)
+
+
+@pytest.mark.slow
+def test_parts_of_clips_share_no_frame_between_splits(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSCH_DATA", str(tmp_path))
+    (tmp_path / "clips").mkdir()
+    for name in ("a_1.mp4", "a_2.MP4", "b.mp4"):
+        write_video(tmp_path / "clips" / name, shades(60, step=4))
+    (tmp_path / "clips" / "c.mp4").write_text("no video")
+    plus_sets.cut_clips(tmp_path / "data", tmp_path / "clips")
+    monkeypatch.setenv("WSCH_DATA", str(tmp_path / "data"))
+    data = load_dataset("clips")
+    assert data.database.labels.shape == (80, 2)
+    frames = [split.features.tensor.flatten(0, 1).numpy() for split in data.splits.values()]
+    train, database, query = ({frame.tobytes() for frame in some} for some in frames)
+    assert not train & (database | query)
+    assert not database & query
+    with pytest.raises(ValueError, match="holds 0 clips of at least 40 frames"):
+        plus_sets.cut_clips(tmp_path / "data", tmp_path / "data")

@@ -104,6 +104,13 @@ def test_swapped_targets_use_the_other_view():
     assert swapped.item() == pytest.approx(-(logs[0, 1] + logs[1, 0]).item(), rel=1e-5)
 
 
+def test_swapped_targets_are_never_the_views_own():
+    codes = torch.tensor([[1.0, 1, 1, 1], [-1, -1, 1, 1], [1, -1, -1, 1]]).view(3, 1, 1, 4)
+    logs = torch.log_softmax(codes.view(3, 4) @ codes.view(3, 4).T / 4 / 0.2, dim=1)
+    expected = -2 / 3 * (logs[0, 2] + logs[1, 0] + logs[2, 1])
+    assert cluster_loss(codes, codes.view(3, 4), targets="swapped").item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize(("batch", "views"), [(1, 2), (2, 2), (7, 2), (1, 4), (7, 3), (7, 4)])
 def test_contrast_equals_its_definition(batch, views):
     torch.manual_seed(batch)

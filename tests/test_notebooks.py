@@ -86,9 +86,10 @@ def test_train_gives_what_python_gives(executed, tiny, tmp_path):
     [
         ({"bitz": 32}, "'bitz' is not a known parameter: did you mean 'bits'?"),
         ({"bits": 0}, "bits is 0: it must be a whole number of at least 1"),
+        ({"recipe": "pluss"}, "'pluss' is not a known recipe: did you mean 'plus'?"),
         ({"dataset": "tinny"}, "'tinny' is not a known data set: did you mean 'tiny'?"),
     ],
-    ids=["misspelt", "bad value", "unknown data set"],
+    ids=["misspelt", "bad value", "unknown recipe", "unknown data set"],
 )
 def test_train_refuses_at_once(tiny_folder, tmp_path, parameters, complaint):
     done = run_papermill(ROOT, "notebooks/train.ipynb", tmp_path / "out.ipynb", SMALL | {"run": "small"} | parameters)

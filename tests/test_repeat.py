@@ -86,6 +86,13 @@ class TestGroups:
         table = reproduce.results_table(groups, published).to_html()
         assert "ours, plus" in table
 
+    def test_of_recipes_that_also_differ_otherwise_say_so(self, done, published):
+        changed = CHOSEN | {"tau_plus": 0.2}
+        (other,) = complete_all(published, [8], [1], changed, recipes=["plus"])
+        assert [group.method for group in grouped([*done, other])] == [
+            "ours (tau_plus 0.1)", "ours, plus (tau_plus 0.2)", "ours (tau_plus 0.1)",
+        ]  # fmt: skip
+
     def test_evaluated_in_other_ways_do_not_mix(self, done, published):
         runs = list(done)
         evaluate_run(runs[0], published, self_match="excluded", baselines=())
@@ -142,6 +149,12 @@ class TestShown:
         html = reproduce.runs_table(groups, {run.name: what for run, what in done.items()}).to_html()
         assert html.count("trained") == 4
         assert "✗ no" in reproduce.audit_table(groups, published).to_html()
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("bits", "bits"), ("seed", "seeds"), ("recipe", "recipe")])
+def test_what_each_run_has_of_its_own_is_no_common_setting(tiny, name, parameter):
+    with pytest.raises(ValueError, match=f"settings hold {name}, .*: give it as the parameter {parameter}"):
+        complete_all(tiny, [8], [1], CHOSEN | {name: 8})
 
 
 def test_nothing_to_do_is_said(tiny):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from wsch_core import fit
+from wsch_core.settings import recipe_of
 from wsch_core.tensors import read_tensors
 from wsch_core.variants import PUBLISHED, VARIANTS, choose_variants, variant_settings
 
@@ -78,6 +79,19 @@ def test_own_variants_come_after_the_named_ones(tiny):
 def test_variants_that_make_no_sense_are_refused(tiny, names, own, complaint):
     with pytest.raises(ValueError, match=complaint):
         choose_variants(names, own, tiny, **SMALL)
+
+
+def test_a_recipe_wins_over_common_settings_as_any_variant_does(tiny):
+    own = {"mine": {"recipe": "plus", "views": 3}, "plain": {"recipe": None, "tau_plus": 0.2}}
+    common = SMALL | {"masking_ratio": 0.7}
+    chosen = choose_variants(["plus"], own, tiny, **common)
+    made = {name: variant_settings(name, changes, tiny, common) for name, changes in chosen.items()}
+    assert [(s.masking_ratio, s.views) for s in made.values()] == [(0.7, 2), (0.8, 4), (0.8, 3), (0.7, 2)]
+    assert recipe_of(made["plus"]) == "plus"
+    with pytest.raises(ValueError, match="variant 'mine': 'pluss' is not a known recipe: did you mean 'plus'"):
+        choose_variants([], {"mine": {"recipe": "pluss"}}, tiny)
+    with pytest.raises(ValueError, match="recipe is no common setting"):
+        choose_variants([], {}, tiny, recipe="plus")
 
 
 def test_a_seed_is_no_common_setting(tiny):

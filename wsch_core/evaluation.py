@@ -67,7 +67,7 @@ class Results:
 def settings_for(dataset: Dataset, /, recipe: str | None = None, **chosen: Any) -> Settings:
     """Settings for a data set: what is chosen, else the recipe's, else the data set's own, else the published values.
 
-    recipe: "published" (also None) or "plus"
+    recipe: a name in `RECIPES`; None is "published"
     None leaves a choice open. Raises ValueError for unknown names and bad values.
     """
     return Settings.create(chosen | {"dataset": dataset.name}, dataset.definition.settings | recipe_settings(recipe))

@@ -1,6 +1,6 @@
 """The three losses: reconstruction, cluster, contrast. Each takes all views of a batch, stacked: view 1, then view 2.
 
-Published are two views. Of V views each loss is V / 2 times smaller than its sum, so that weights keep their meaning.
+The published method has two views. With V views, sums over views are multiplied by 2 / V: weights keep their meaning.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def sum_of_directions(frames: Tensor) -> Tensor:
 
 
 def reconstruction_loss(reconstructions: Tensor, hidden_directions: Tensor) -> Tensor:
-    """1 - mean cosine between reconstruction and hidden frames, summed over both views.
+    """1 - mean cosine between reconstruction and hidden frames, summed over the views.
 
     reconstructions: (V, rows, D); a row for each video, whose reconstruction serves all its hidden frames, or one for each
         hidden frame
@@ -41,17 +41,17 @@ def reconstruction_loss(reconstructions: Tensor, hidden_directions: Tensor) -> T
 
 
 def cluster_loss(frame_codes: Tensor, centers: Tensor, temperature: float = 0.2, targets: str = "own") -> Tensor:
-    """Cross-entropy of a view's similarities to all centres against its nearest centre, summed over both views.
+    """Cross-entropy of a view's similarities to all centres against its nearest centre, summed over the views.
 
     frame_codes: (V, batch, visible, b) of ±1; centers: (K, b) of ±1
-    targets: "own" takes each view's nearest centre (published), "swapped" the other view's
+    targets: "own" takes each view's nearest centre (published), "swapped" the view's before it (of two: the other's)
 
     Of several centres at the same distance the first is taken, decided on whole numbers: rounding has no say.
     """
     votes = frame_codes.sum(dim=2)  # (V, batch, b)
     nearest = (votes.detach() @ centers.T).argmax(dim=-1)  # (V, batch); products of whole numbers, exact in float32
     if targets == "swapped":
-        nearest = nearest.flip(0)
+        nearest = nearest.roll(1, 0)
     similarities = F.normalize(votes, dim=-1, eps=1.0) @ F.normalize(centers, dim=-1).T
     of_views = [F.cross_entropy(s / temperature, n) for s, n in zip(similarities, nearest, strict=True)]
     return sum(of_views) * (2 / len(of_views))

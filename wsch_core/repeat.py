@@ -50,9 +50,9 @@ def complete_all(
     bits: Iterable[int],
     seeds: Iterable[int],
     settings: Mapping[str, Any],
-    recipes: Sequence[str] = ("published",),
     runs: Sequence[str] = (),
     checkpoints: Sequence[str] = (),
+    recipes: Sequence[str] = ("published",),
     **evaluation,
 ) -> dict[Run, str]:
     """Runs of every recipe for every number of bits with every seed, or else the named runs and published checkpoints;
@@ -61,6 +61,9 @@ def complete_all(
     settings: other choices, as for `settings_for`
     returns: each run with what was done for it, as `complete_run` says, or "imported", or "given" for one that was ready
     """
+    for name, plural in (("bits", "bits"), ("seed", "seeds"), ("recipe", "recipe")):
+        if name in settings:
+            raise ValueError(f"settings hold {name}, of which each run has its own: give it as the parameter {plural}.")
     given = [(load_run(name), "given") for name in runs]
     given += [_import(Path(path), dataset) for path in checkpoints]
     for place, (run, done) in enumerate(given):

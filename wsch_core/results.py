@@ -13,7 +13,7 @@ from .data.definition import METRIC_DEPTHS
 from .evaluation import OURS
 from .metrics import audit
 from .run import Run
-from .settings import recipe_of
+from .settings import RECIPES, recipe_of
 
 ROUNDING = 0.0005  # of tables printed with three digits
 QUERIES_AT_ONCE = 1024
@@ -75,20 +75,24 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
 
 def _methods(runs: Sequence[Run]) -> list[str]:
     """A name for each run's method: ours with its recipe, or the imported checkpoint; and the settings that not all runs
-    of a recipe share."""
+    share, as far as the recipe does not say them."""
     recipes = [recipe_of(run.settings) for run in runs]
-    members = list(zip(runs, recipes, strict=True))
-    differing = {recipe: _differing([run for run, r in members if r == recipe]) for recipe in recipes}
+    said = {name for recipe in recipes for name in RECIPES[recipe]}
     names = []
-    for run, recipe in members:
+    for run, recipe in zip(runs, recipes, strict=True):
+        alike = [other for other, r in zip(runs, recipes, strict=True) if r == recipe]
+        differing = [name for name in _differing(runs) if name not in said] + [
+            name for name in _differing(alike) if name in said
+        ]
         imported, values = run.record.get("imported"), run.settings.as_dict()
-        told = ", ".join(f"{name} {values[name]}" for name in differing[recipe])
+        told = ", ".join(f"{name} {values[name]}" for name in differing)
         ours = "ours" if recipe == "published" else f"ours, {recipe}"
         names.append(f"checkpoint {imported}" if imported else f"{ours} ({told})" if told else ours)
     return names
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
+    """The settings in which runs differ, but for those in which runs of one method may."""
     settings = [run.settings.as_dict() for run in runs]
     return [name for name in settings[0] if name not in PER_RUN and len({s[name] for s in settings}) > 1]
 

@@ -23,7 +23,7 @@ CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
 }
 POSITIVE_INTEGERS = (
-    "bits", "views", "centers", "centers_every", "batch_size", "encoder_width", "decoder_width", "attention_heads",
+    "bits", "centers", "centers_every", "batch_size", "encoder_width", "decoder_width", "attention_heads",
     "ssd_head_width", "state_size",
 )  # fmt: skip
 COUNTS = ("seed", "pretrain_epochs", "epochs")
@@ -61,14 +61,14 @@ class Settings:
     epochs: int = 300  # turns of the cycle
     pretrain_masking_ratio: float = 0.9  # p in pre-training and in the centers pass
     masking_ratio: float = 0.6  # p in the cycle's other passes
-    views: int = 2  # of each video, in the cycle's other passes
+    views: int = 2  # of each video, in the cycle's learning passes; two in all other passes
 
     weight_reconstruction: float = 1.0  # in the cycle; pre-training learns reconstruction alone
     weight_cluster: float = 0.02
     weight_contrast: float = 1.0
     centers: int = 800  # K, cluster centres
     centers_every: int = 1  # turns of the cycle from one centers pass to the next
-    cluster_targets: str = "own"  # "own": each view's nearest centre; "swapped": the other view's
+    cluster_targets: str = "own"  # "own": each view's nearest centre; "swapped": another view's
     cluster_temperature: float = 0.2
     contrast_temperature: float = 0.5
     tau_plus: float = 0.1  # assumed share of false negatives in the contrastive loss
@@ -105,7 +105,7 @@ class Settings:
             self._require(name, 0 < getattr(self, name) < 1, "a number between 0 and 1")
         self._require("bits", self.bits <= MOST_BITS, f"at most {MOST_BITS}")
         self._require("tau_plus", 0 <= self.tau_plus < 1, "a number from 0 to below 1")
-        self._require("views", self.views > 1, "at least 2: the contrast loss compares them")
+        self._require("views", 2 <= self.views < 2**31, "a whole number of at least 2, and below 2^31")
         self._require("bits", self.bits > 1, "at least 2: the hash layer normalises over them")
         check_heads(self.encoder_width, self.decoder_width, self.attention_heads, self.ssd_head_width)
         self._check_schedule()
@@ -162,7 +162,7 @@ def recipe_settings(name: str | None) -> dict[str, Any]:
     name = "published" if name is None else name
     if not isinstance(name, str) or name not in RECIPES:
         raise ValueError(unknown_name("recipe", name, list(RECIPES)))
-    return RECIPES[name]
+    return dict(RECIPES[name])
 
 
 def recipe_of(settings: Settings) -> str:

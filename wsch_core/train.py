@@ -25,7 +25,7 @@ from .run import WEIGHTS, Run, build_model
 from .schedule import Pass, passes
 from .settings import Settings
 from .tensors import save_tensors
-from .views import draw_views, hidden_count
+from .views import check_views, draw_views, hidden_count
 
 WARM_UP = 0.05  # share of the steps over which a cosine learning rate rises
 DIVERGED = "Start a new run with a lower learning_rate or precision = float32; the last checkpoint of this one is good."
@@ -69,7 +69,7 @@ def fit(
             "make the settings with settings_for(dataset, ...)."
         )
     schedule = list(passes(settings.cycle, settings.pretrain_epochs, settings.epochs, settings.centers_every))
-    _check_masking(settings, schedule, dataset.frames)
+    _check_views(settings, schedule, dataset.frames)
     if settings.centers > 2 * len(dataset.train) and any("centers" in p.tasks for p in schedule):
         raise ValueError(
             f"centers is {settings.centers}, but {dataset.name} has {len(dataset.train)} training videos, which give "
@@ -117,16 +117,11 @@ def new_state(settings: Settings, feature_size: int, device: torch.device) -> Tr
     return TrainingState(model, optimizer, torch.Generator().manual_seed(settings.seed))
 
 
-def _check_masking(settings: Settings, schedule: list[Pass], frames: int) -> None:
+def _check_views(settings: Settings, schedule: list[Pass], frames: int) -> None:
     if any(p.tasks in ((), ("centers",)) for p in schedule):
-        hidden_count(frames, settings.pretrain_masking_ratio)
+        check_views(frames, settings.pretrain_masking_ratio)
     if any(p.stage == "cycle" for p in schedule):
-        hidden = hidden_count(frames, settings.masking_ratio)
-        if settings.views > hidden + 1:
-            raise ValueError(
-                f"views is {settings.views}, but a masking_ratio of {settings.masking_ratio} hides {hidden} of a video's "
-                f"{frames} frames, which gives at most {hidden + 1} different views: choose at most that many."
-            )
+        check_views(frames, settings.masking_ratio, settings.views)
 
 
 class _Loop:
@@ -164,8 +159,8 @@ class _Loop:
         """Take a gradient step for every batch of the training set."""
         settings, state = self.settings, self.state
         pretraining = current.stage == "pretraining"
-        drawn = (settings.pretrain_masking_ratio,) if pretraining else (settings.masking_ratio, settings.views)
-        order, views, hidden = self.draw(*drawn)
+        ratio, count = (settings.pretrain_masking_ratio, 2) if pretraining else (settings.masking_ratio, settings.views)
+        order, views, hidden = self.draw(ratio, count)
         weights = loss_weights(settings, current)
         recorded = torch.zeros(self.steps_in_pass, len(weights) + 1, device=self.device)
         sizes = torch.tensor([len(videos) for videos in order.split(settings.batch_size)], device=self.device)

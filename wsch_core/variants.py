@@ -8,7 +8,7 @@ from typing import Any
 
 from .data import Dataset
 from .evaluation import settings_for
-from .settings import Settings, unknown_name
+from .settings import RECIPES, Settings, recipe_settings, unknown_name
 
 PUBLISHED = "published"
 OF_THE_SWEEP = ("dataset", "bits", "seed")  # parameters of the sweep, no choice of a variant
@@ -51,7 +51,7 @@ VARIANTS = {
         "the contrast loss in both learning passes", {"cycle": "centers, cluster+contrast, cluster+contrast"}
     ),
     "light reconstruction": Variant("a tenth of its weight, in the cycle", {"weight_reconstruction": 0.1}),
-    "plus": Variant("the recipe that docs/plus.md measures", {"recipe": "plus"}),
+    "plus": Variant("the recipe: the last three, and its learning rate", RECIPES["plus"]),
     "pre-training masking 0.6": Variant("more frames seen in pre-training", {"pretrain_masking_ratio": 0.6}),
     "cluster temperature 0.1": Variant("sharper clusters", {"cluster_temperature": 0.1}),
     "contrast temperature 0.2": Variant("more weight on near negatives", {"contrast_temperature": 0.2}),
@@ -81,9 +81,11 @@ def choose_variants(
             )
     if "seed" in common:
         raise ValueError("seed belongs to the whole sweep: give seeds, and leave seed out of the common settings.")
+    if "recipe" in common:
+        raise ValueError("recipe is no common setting, because all is compared with published: name it as a variant.")
     base = settings_for(dataset, **common)
     chosen = {name: _changes(VARIANTS[name], base) for name in dict.fromkeys([PUBLISHED, *names])}
-    chosen |= {name: dict(changes) for name, changes in own.items()}
+    chosen |= {name: _expanded(name, changes) for name, changes in own.items()}
     _check_different({name: variant_settings(name, changes, dataset, common) for name, changes in chosen.items()})
     return chosen
 
@@ -97,6 +99,15 @@ def variant_settings(name: str, changes: Mapping[str, Any], dataset: Dataset, co
         return settings_for(dataset, **{**common, **changes})
     except ValueError as error:
         raise ValueError(f"variant {name!r}: {error}") from error
+
+
+def _expanded(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe among the changes as the settings it stands for, which common settings then do not override."""
+    try:
+        of_recipe = recipe_settings(changes.get("recipe"))
+    except ValueError as error:
+        raise ValueError(f"variant {name!r}: {error}") from error
+    return {**of_recipe, **{setting: value for setting, value in changes.items() if setting != "recipe"}}
 
 
 def _changes(variant: Variant, base: Settings) -> dict[str, Any]:

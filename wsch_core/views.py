@@ -24,6 +24,16 @@ def hidden_count(frames: int, masking_ratio: float) -> int:
     return hidden
 
 
+def check_views(frames: int, masking_ratio: float, views: int = 2) -> None:
+    """Refuse what `hidden_count` refuses, and more views than can begin at different places (ValueError)."""
+    hidden = hidden_count(frames, masking_ratio)
+    if views > hidden + 1:
+        raise ValueError(
+            f"views is {views}, but a masking_ratio of {masking_ratio} hides {hidden} of a video's {frames} frames, so "
+            f"that only {hidden + 1} views differ: choose at most {hidden + 1}, or raise masking_ratio."
+        )
+
+
 def draw_views(videos: int, frames: int, hidden: int, generator: torch.Generator, views: int = 2) -> Tensor:
     """Draw the views of every video: (views, videos, visible) frame numbers, ascending within a view.
 

@@ -110,12 +110,13 @@ def runs_table(groups: Sequence[Group], done: dict[str, str]) -> Styler:
     done: by run name, what `complete_run` says
     """
     rows = []
-    for run in (run for group in groups for run in group.runs):
+    for method, run in ((group.method, run) for group in groups for run in group.runs):
         history = run.history
         memory = run.record.get("peak_memory_bytes")
         rows.append(
             {
                 "run": run.name,
+                "method": method,
                 "bits": str(run.settings.bits),
                 "seed": "" if run.record.get("imported") else str(run.settings.seed),
                 "here": done.get(run.name, "given"),
@@ -127,4 +128,5 @@ def runs_table(groups: Sequence[Group], done: dict[str, str]) -> Styler:
                 "train fingerprint": run.record["dataset"].get("train_fingerprint", ""),
             }
         )
-    return plain(pd.DataFrame(rows), left=["run", "here", "computed on", "features", "train fingerprint"])
+    left = ["run", "method", "here", "computed on", "features", "train fingerprint"]
+    return plain(pd.DataFrame(rows), left=left)

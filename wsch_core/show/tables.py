@@ -23,7 +23,7 @@ MEANINGS = {
     "epochs": "turns of the cycle",
     "pretrain_masking_ratio": "share of frames hidden in pre-training and for the centres",
     "masking_ratio": "share of frames hidden in the cycle",
-    "views": "of each video, in the cycle",
+    "views": "of each video, in the cycle's learning passes",
     "weight_reconstruction": "in the cycle",
     "weight_cluster": "",
     "weight_contrast": "",
