@@ -48,6 +48,25 @@ def test_conda_users_get_the_same():
     assert {name_of(item) for item in listed if not item.startswith("--")} == {"conda-forge", "python", "pip", "pip:"}
 
 
+def test_every_page_that_is_pointed_to_is_there():
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *(ROOT / place / "README.md" for place in ("data", "benchmarks")),
+    ]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
+    assert len(links) > 5
+    assert not [(page, link) for page, link in links if not (page.parent / link).exists()]
+    named = {
+        name
+        for kind in ("wsch_core/**/*.py", "notebooks/*.ipynb", "benchmarks/*.py")
+        for path in ROOT.glob(kind)
+        for name in re.findall(r"\bdocs/\w+\.md", path.read_text())
+    }
+    assert "docs/plus.md" in named
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
 def test_importing_the_core_stays_light():
     """No plotting, widget or scikit-learn import behind `import wsch_core`."""
     heavy = [
