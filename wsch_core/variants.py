@@ -51,7 +51,7 @@ VARIANTS = {
         "the contrast loss in both learning passes", {"cycle": "centers, cluster+contrast, cluster+contrast"}
     ),
     "light reconstruction": Variant("a tenth of its weight, in the cycle", {"weight_reconstruction": 0.1}),
-    "plus": Variant("the recipe: the last three, and its learning rate", RECIPES["plus"]),
+    "plus": Variant("the recipe of docs/plus.md, all its changes together", RECIPES["plus"]),
     "pre-training masking 0.6": Variant("more frames seen in pre-training", {"pretrain_masking_ratio": 0.6}),
     "cluster temperature 0.1": Variant("sharper clusters", {"cluster_temperature": 0.1}),
     "contrast temperature 0.2": Variant("more weight on near negatives", {"contrast_temperature": 0.2}),
