@@ -9,7 +9,7 @@ from wsch_core.sweep import plan, run_sweep
 
 COMMON = {
     "bits": 8, "encoder_width": 64, "decoder_width": 32, "centers": 4, "device": "cpu", "precision": "float32",
-    "pretrain_epochs": 300, "epochs": 1, "learning_rate": 1e-3,
+    "pretrain_epochs": 900, "epochs": 1, "learning_rate": 1e-3,
 }  # fmt: skip
 
 
