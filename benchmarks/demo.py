@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from wsch_core import fit, load_dataset, settings_for
-from wsch_core.baselines import BASELINES, fit_baseline
-from wsch_core.evaluation import OURS, REAL_VALUED, evaluate_codes
-from wsch_core.metrics import evaluate_cosine
-from wsch_core.train import encode
+from wsch_core.experiments.evaluation import OURS, REAL_VALUED, evaluate_codes
+from wsch_core.methods.baselines import BASELINES, fit_baseline
+from wsch_core.retrieval.metrics import evaluate_cosine
+from wsch_core.training.loop import encode
 
 LABEL_SETS = ("demo", "demo-motion")
 

@@ -2,7 +2,7 @@
 
 Two separate views, each through the network on its own; every hidden frame is gathered with a boolean mask, decoded and
 compared; the state-space mixer in four steps with states between chunks; a DataLoader that copies whole videos. It runs on
-the parameters of a `wsch_core.model.WSCH`, so that both compute the same losses (`tests/test_benchmarks.py`).
+the parameters of a `wsch_core.methods.wsch.model.WSCH`, so that both compute the same losses (`tests/test_benchmarks.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wsch_core.model import WSCH, binarise
+from wsch_core.methods.wsch.model import WSCH, binarise
 
 
 class WholeVideos(Dataset):

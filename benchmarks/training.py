@@ -22,11 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wsch_core.data.features import Features
 from wsch_core.data.loader import visible_batches
-from wsch_core.device import autocast
-from wsch_core.schedule import parse_cycle
-from wsch_core.settings import RECIPES, Settings
-from wsch_core.train import batch_losses, encode, gradient_step, new_state
-from wsch_core.views import draw_views, hidden_count
+from wsch_core.methods.wsch.cycle import parse_cycle
+from wsch_core.methods.wsch.settings import RECIPES, Settings
+from wsch_core.methods.wsch.views import draw_views, hidden_count
+from wsch_core.training.device import autocast
+from wsch_core.training.loop import batch_losses, encode, gradient_step, new_state
 
 FRAMES, SIZE, VIDEOS = 30, 2048, 1280
 PASSES = {0.9: ("reconstruction",), 0.6: ("reconstruction", "contrast")}

@@ -78,7 +78,7 @@ def write_resnet(folder: Path) -> str:
 
 def measure(name: str, clips: Path, extractor: str) -> dict[str, float]:
     from wsch_core import fit, load_dataset, settings_for
-    from wsch_core.show.gallery import Gallery, methods_for
+    from wsch_core.show.gallery.gallery import Gallery, methods_for
     from wsch_core.videos import import_videos
     from wsch_core.videos.extract import load_extractor
 

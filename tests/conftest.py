@@ -62,7 +62,7 @@ def tiny_folder(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(autouse=True)
 def a_checkpoint_after_every_pass(monkeypatch):
     """Passes over the tiny set are shorter than a write: without this, which ones are kept would depend on the disk."""
-    monkeypatch.setattr("wsch_core.checkpoint.LARGEST_SHARE", math.inf)
+    monkeypatch.setattr("wsch_core.training.checkpoint.LARGEST_SHARE", math.inf)
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 
 from wsch_core import load_dataset, load_run
-from wsch_core.checkpoint import restore_newest
 from wsch_core.data.check import check_dataset
-from wsch_core.reference import load_checkpoint
-from wsch_core.report import metric_rows, text_table, verdict
-from wsch_core.run import create_run, find_run, list_runs
-from wsch_core.show.figures import loss_curves
-from wsch_core.show.maps import _read
-from wsch_core.train import new_state
+from wsch_core.experiments.reference import load_checkpoint
+from wsch_core.experiments.report import metric_rows, text_table, verdict
+from wsch_core.runs.folder import create_run, find_run, list_runs
+from wsch_core.show.figures.run import loss_curves
+from wsch_core.show.maps.maps import _read
+from wsch_core.training.checkpoint import restore_newest
+from wsch_core.training.loop import new_state
 
 ROOM = 2**30  # bytes of address space beyond what the imports took
 RUNS = (

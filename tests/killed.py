@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 
-from wsch_core import Settings, checkpoint, fit, load_dataset
-from wsch_core.paths import outputs_folder
-from wsch_core.run import Run, load_run
-from wsch_core.tensors import read_tensors
+from wsch_core import Settings, fit, load_dataset
+from wsch_core.runs.folder import Run, load_run
+from wsch_core.storage.paths import outputs_folder
+from wsch_core.storage.tensors import read_tensors
+from wsch_core.training import checkpoint
 
 torch.set_num_threads(1)
 

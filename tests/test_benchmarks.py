@@ -15,11 +15,11 @@ from videos import shades, write_video
 from wsch_core.data import load_dataset
 from wsch_core.data.features import Features
 from wsch_core.data.loader import visible_batches
-from wsch_core.device import autocast
-from wsch_core.metrics import evaluate
-from wsch_core.model import WSCH
-from wsch_core.settings import RECIPES, Settings
-from wsch_core.train import TrainingState, batch_losses
+from wsch_core.methods.wsch.model import WSCH
+from wsch_core.methods.wsch.settings import RECIPES, Settings
+from wsch_core.retrieval.metrics import evaluate
+from wsch_core.training.device import autocast
+from wsch_core.training.loop import TrainingState, batch_losses
 
 WEIGHTS = {"reconstruction": 1.0, "cluster": 0.02, "contrast": 1.0}
 

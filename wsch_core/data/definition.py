@@ -26,9 +26,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..files import read_text, shortened
-from ..paths import data_folder, definition_folders
-from ..settings import Settings, unknown_name
+from ..methods.wsch.settings import Settings
+from ..storage.files import read_text
+from ..storage.paths import data_folder, definition_folders
+from ..storage.words import shortened, unknown_name
 
 SPLITS = ("train", "database", "query")
 METRIC_DEPTHS = (5, 20, 40, 60, 80, 100)

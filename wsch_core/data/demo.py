@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .hdf5 import hdf5_image
+from ..storage.hdf5 import hdf5_image
 
 BUILDER_VERSION = 1  # raise it with every change that alters a pixel or a feature
 FRAMES = 25

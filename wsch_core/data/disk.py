@@ -24,10 +24,10 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from ..progress import StepLine
+from ..storage.hdf5 import find, open_hdf5
+from ..storage.lines import StepLine
 from .definition import Definition
 from .features import Faults, Features, check_files, chunk_videos, direction_sums, read_chunks, spread
-from .hdf5 import find, open_hdf5
 from .holding import gigabytes
 
 READERS = 8  # threads that wait for the disk at the same time

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..views import hidden_frames
+from ..methods.wsch.views import hidden_frames
 from .disk import DiskFeatures
 from .features import Features
 

@@ -11,8 +11,8 @@ from pandas.io.formats.style import Styler
 
 from ..data import Dataset
 from ..data.holding import gigabytes
-from ..files import write_whole
-from ..settings import Settings
+from ..methods.wsch.settings import Settings
+from ..storage.files import write_whole
 
 MEANINGS = {
     "dataset": "data set",

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.io
 
 from ..data.definition import SPLITS, Definition
-from ..files import TEMPORARY, write_whole
+from ..storage.files import TEMPORARY, write_whole
 from .extract import Extractor
 from .labels import Labels
 from .stored import Row, made_by, read_rows, write_rows

@@ -24,9 +24,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ..data.definition import SPLITS, Definition, list_definitions, read_definition
-from ..paths import data_folder
-from ..progress import StepLine
-from ..run import LOCK
+from ..runs.folder import LOCK
+from ..storage.lines import StepLine
+from ..storage.paths import data_folder
 from .assemble import Plan, clean, same_as, write_set
 from .describe import Seen, see
 from .extract import DEFAULT, Extractor, check_same, load_extractor

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from ..data import demo
 from ..data.definition import Definition, ExtractorRecord
 from ..data.holding import gigabytes
-from ..device import resolve_device
-from ..paths import data_folder
-from ..tensors import save_tensors
+from ..storage.paths import data_folder
+from ..storage.tensors import save_tensors
+from ..training.device import resolve_device
 from .prepare import Preparation, read_preparation
 
 DEFAULT = "microsoft/resnet-50"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..data.definition import SPLITS
-from ..settings import unknown_name
+from ..storage.words import unknown_name
 
 COLUMNS = ("file", "label", "split", "group")
 FOLDERS, NONE = "folders", "none"

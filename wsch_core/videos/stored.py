@@ -18,9 +18,9 @@ import h5py
 import numpy as np
 
 from ..data.definition import Definition
-from ..data.hdf5 import hdf5_image, open_hdf5
 from ..data.holding import gigabytes
-from ..files import write_whole
+from ..storage.files import write_whole
+from ..storage.hdf5 import hdf5_image, open_hdf5
 from .decode import DECODING_VERSION
 from .extract import Extractor
 from .folder import VideoFile

@@ -1,0 +1,1 @@
+"""Methods: what turns a video's frame features into a hash code."""
