@@ -22,7 +22,7 @@ from typing import Any
 import plus_sets
 
 from wsch_core.experiments.compare import mean_interval, paired_difference
-from wsch_core.methods.wsch.settings import recipe_settings
+from wsch_core.methods import recipe_settings
 from wsch_core.storage.words import unknown_name
 
 # What is compared: "published" is the method with the settings its data set asks for; the others lie between it and "plus".

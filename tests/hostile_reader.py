@@ -19,6 +19,7 @@ from wsch_core import load_dataset, load_run
 from wsch_core.data.check import check_dataset
 from wsch_core.experiments.reference import load_checkpoint
 from wsch_core.experiments.report import metric_rows, text_table, verdict
+from wsch_core.methods.wsch.method import WSCHMethod
 from wsch_core.runs.folder import create_run, find_run, list_runs
 from wsch_core.show.figures.run import loss_curves
 from wsch_core.show.maps.maps import _read
@@ -52,7 +53,8 @@ def checked(folder):
 
 def resumed(folder):
     run = load_run("r")
-    restore_newest(run, new_state(run.settings, 12, torch.device("cpu")))
+    method = WSCHMethod(run.settings, 21, 10, 12)
+    restore_newest(run, new_state(method, torch.device("cpu")), method)
 
 
 def records(folder):
@@ -62,7 +64,7 @@ def records(folder):
     text_table(ks, rows), verdict(ks, rows)
     loss_curves(run.history)
     list_runs()
-    find_run(run.settings, load_dataset("tiny"))
+    find_run(run.settings, load_dataset("tiny").train.fingerprint)
 
 
 def named(folder):

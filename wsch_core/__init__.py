@@ -8,7 +8,8 @@ results = evaluate_run(run, dataset)
 
 from .storage import threads  # noqa: F401  # isort: skip (first: torch reads it when loaded)
 from .data import load_dataset
-from .experiments.evaluation import evaluate_run, settings_for
+from .experiments.evaluation import evaluate_run
+from .methods import settings_for
 from .methods.wsch.model import WSCH
 from .methods.wsch.settings import Settings
 from .runs.folder import load_run

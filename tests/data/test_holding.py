@@ -13,7 +13,7 @@ from wsch_core import Settings, evaluate_run, fit
 from wsch_core.data import holding, load_dataset
 from wsch_core.data.disk import DiskFeatures, cache_folder
 from wsch_core.data.features import Features
-from wsch_core.data.loader import visible_batches
+from wsch_core.data.loader import Drawn, visible_batches
 from wsch_core.methods.wsch.views import draw_views
 from wsch_core.storage.hdf5 import find
 from wsch_core.storage.tensors import read_tensors
@@ -61,10 +61,11 @@ def test_disk_gives_what_memory_gives(parts, layout, wanted):
     assert (len(memory), memory.frames, memory.size, memory.nbytes) == (len(disk), disk.frames, disk.size, disk.nbytes)
     order = torch.randperm(len(memory))
     views = draw_views(len(memory), FRAMES, 6, torch.Generator().manual_seed(0))
+    drawn = order.unsqueeze(0), views, wanted
     for batches in zip(
-        *(visible_batches(f, order, views, 4, torch.device("cpu"), wanted) for f in (memory, disk)), strict=True
+        *(visible_batches(f, Drawn(*drawn), 4, torch.device("cpu")) for f in (memory, disk)), strict=True
     ):
-        for ours, theirs in zip(*batches, strict=True):
+        for ours, theirs in zip(*(batch[:-1] for batch in batches), strict=True):
             assert ours is theirs is None or torch.equal(ours, theirs)
     for ours, theirs in zip(memory.batches(5), disk.batches(5), strict=True):
         assert torch.equal(ours, theirs)
@@ -94,7 +95,8 @@ def test_only_visible_frames_are_read(parts, monkeypatch):
     read = []
     preadv = os.preadv
     monkeypatch.setattr(os, "preadv", lambda *given: read.append(preadv(*given)) or read[-1])
-    list(visible_batches(features, torch.arange(21), torch.zeros(2, 21, 2).long(), 8, torch.device("cpu"), "sums"))
+    drawn = Drawn(torch.arange(21).unsqueeze(0), torch.zeros(2, 21, 2).long(), "sums")
+    list(visible_batches(features, drawn, 8, torch.device("cpu")))
     assert sum(read) == 4 * SIZE * (2 * 21 * 2 + 21)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from wsch_core import Settings, evaluate_run, fit, settings_for
 from wsch_core.data import load_dataset
-from wsch_core.experiments.evaluation import OURS, REAL_VALUED
+from wsch_core.experiments.evaluation import REAL_VALUED
 from wsch_core.experiments.report import main, text_table, verdict
 from wsch_core.methods.wsch.settings import RECIPES
 from wsch_core.retrieval.metrics import evaluate
@@ -19,12 +19,12 @@ def run(tiny, tiny_settings):
 
 def test_a_run_is_evaluated_beside_its_baselines(run, tiny):
     results = evaluate_run(run, tiny, baselines=("LSH", "ITQ", "PCAH") if tiny.feature_size >= 16 else ("LSH",))
-    assert list(results.methods) == [OURS, "LSH"]
+    assert list(results.methods) == ["WSCH", "LSH"]
     stored = run.load_codes()
     assert torch.equal(stored["query"][0], results.codes["query"])
     again = evaluate(stored["query"][0], stored["database"][0], tiny.query.labels, tiny.database.labels)
-    np.testing.assert_array_equal(again.expected, results.methods[OURS].expected)
-    assert list(results.table()) == [OURS, "LSH", REAL_VALUED]
+    np.testing.assert_array_equal(again.expected, results.methods["WSCH"].expected)
+    assert list(results.table()) == ["WSCH", "LSH", REAL_VALUED]
     assert run.metrics == json.loads(json.dumps(results.as_dict()))
     assert run.metrics["code_health"]["distinct"] <= 14
 
@@ -32,7 +32,7 @@ def test_a_run_is_evaluated_beside_its_baselines(run, tiny):
 def test_baselines_that_cannot_make_so_many_bits_say_so(run, tiny):
     with pytest.warns(UserWarning, match="ITQ is left out: .* needs 16, one for each bit"):
         results = evaluate_run(run, tiny, baselines=("ITQ", "LSH"))
-    assert list(results.methods) == [OURS, "LSH"]
+    assert list(results.methods) == ["WSCH", "LSH"]
 
 
 def test_another_data_set_than_the_run_was_trained_on_is_refused(run, tiny_folder):
@@ -59,9 +59,9 @@ def test_self_matches_are_excluded_by_id(tiny_folder, tiny_settings):
     run = fit(tiny_settings, dataset, name="self", callbacks=[])
     included = evaluate_run(run, dataset, baselines=())
     excluded = evaluate_run(run, dataset, baselines=(), self_match="excluded")
-    assert included.methods[OURS].self_matches_removed == 0
-    assert excluded.methods[OURS].self_matches_removed == len(dataset.database)
-    assert included.methods[OURS].expected[0] > excluded.methods[OURS].expected[0]
+    assert included.methods["WSCH"].self_matches_removed == 0
+    assert excluded.methods["WSCH"].self_matches_removed == len(dataset.database)
+    assert included.methods["WSCH"].expected[0] > excluded.methods["WSCH"].expected[0]
     assert set(run.load_codes()) == {"database"}
 
 
@@ -105,7 +105,7 @@ def test_report_prints_the_table_and_the_paths(run, tiny, capsys, tmp_path):
 
 
 def test_verdict_compares_with_the_best_baseline():
-    rows = {OURS: [0.5, 0.44], "ITQ": [0.6, 0.4], "LSH": [0.1, 0.3], REAL_VALUED: [0.9, 0.9]}
+    rows = {"WSCH": [0.5, 0.44], "ITQ": [0.6, 0.4], "LSH": [0.1, 0.3], REAL_VALUED: [0.9, 0.9]}
     assert verdict([5, 20], rows) == "WSCH reaches mAP@20 0.440; the best baseline, ITQ, reaches 0.400: +10% relative."
-    assert verdict([5], {OURS: [0.5], REAL_VALUED: [0.9]}) == "WSCH reaches mAP@5 0.500."
+    assert verdict([5], {"WSCH": [0.5], REAL_VALUED: [0.9]}) == "WSCH reaches mAP@5 0.500."
     assert text_table([5, 20], {"a": [0.1, 0.25]}).splitlines()[1] == "a    0.100    0.250"

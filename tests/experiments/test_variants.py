@@ -5,7 +5,7 @@ import torch
 
 from wsch_core import fit
 from wsch_core.experiments.variants import PUBLISHED, VARIANTS, choose_variants, variant_settings
-from wsch_core.methods.wsch.settings import recipe_of
+from wsch_core.methods import recipe_of
 from wsch_core.storage.tensors import read_tensors
 
 SMALL = {

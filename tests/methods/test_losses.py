@@ -5,19 +5,21 @@ import pytest
 import torch
 
 from wsch_core.data.features import Features
-from wsch_core.data.loader import visible_batches
+from wsch_core.data.loader import Drawn, visible_batches
+from wsch_core.methods.method import State
 from wsch_core.methods.wsch.losses import cluster_loss, contrast_loss, reconstruction_loss
+from wsch_core.methods.wsch.method import WSCHMethod
 from wsch_core.methods.wsch.model import WSCH, video_codes
 from wsch_core.methods.wsch.settings import Settings
 from wsch_core.methods.wsch.views import draw_views
 from wsch_core.training.device import autocast
-from wsch_core.training.loop import TrainingState, batch_losses
 
 WEIGHTS = {"reconstruction": 1.0, "cluster": 0.02, "contrast": 1.0}
+FRAMES = 10
 PLAIN = autocast(torch.device("cpu"), "float32")
 
 
-def make_case(batch=6, frames=10, hidden=6, seed=0, count=2, **kind):
+def make_case(batch=6, frames=FRAMES, hidden=6, seed=0, count=2, **kind):
     """A network, its centres, videos (one frame of them all zero) and views, in float64."""
     torch.manual_seed(seed)
     model = WSCH(feature_size=12, bits=16, encoder_width=64, decoder_width=32, **kind).double()
@@ -25,13 +27,19 @@ def make_case(batch=6, frames=10, hidden=6, seed=0, count=2, **kind):
     videos = torch.randn(batch, frames, 12, dtype=torch.float64)
     videos[0, 3] = 0
     views = draw_views(batch, frames, hidden, torch.Generator().manual_seed(seed), count)
-    state = TrainingState(model, None, None, torch.randn(5, 16, dtype=torch.float64).sign())
+    state = State(model, None, None, {"centers": torch.randn(5, 16, dtype=torch.float64).sign()})
     return state, videos, views
 
 
 def batch_of(videos, views, wanted="sums"):
     """All videos as one batch."""
-    return next(visible_batches(Features(videos), torch.arange(6), views, 6, torch.device("cpu"), wanted))
+    drawn = Drawn(torch.arange(6).unsqueeze(0), views, wanted)
+    return next(visible_batches(Features(videos), drawn, 6, torch.device("cpu")))
+
+
+def losses_of(batch, weights, state, settings):
+    method = WSCHMethod(settings, 800, FRAMES, 12)
+    return method.losses(batch, weights, state, PLAIN)
 
 
 def assert_same(state, fast, slow, loss_tolerance, gradient_tolerance):
@@ -52,8 +60,8 @@ def test_shortcuts_equal_the_literal_method(hidden, count):
     """Reading only visible frames, one mask query, all views in one batch: the same losses and gradients."""
     state, videos, views = make_case(hidden=hidden, count=count)
     settings = Settings()
-    fast, _ = batch_losses(state, batch_of(videos, views), hidden, WEIGHTS, settings, PLAIN)
-    slow = literal.training_losses(state.model, videos, views, state.centers, settings)
+    fast, _ = losses_of(batch_of(videos, views), WEIGHTS, state, settings)
+    slow = literal.training_losses(state.model, videos, views, state.kept["centers"], settings)
     assert_same(state, fast, slow, {"rtol": 1e-12, "atol": 1e-12}, {"rtol": 1e-9, "atol": 1e-12})
 
 
@@ -61,8 +69,8 @@ def test_shortcuts_equal_the_literal_method(hidden, count):
 def test_decoding_with_positions_equals_the_literal_method(hidden):
     state, videos, views = make_case(hidden=hidden, decoder_positions="sinusoidal")
     settings = Settings(decoder_positions="sinusoidal")
-    fast, _ = batch_losses(state, batch_of(videos, views, "hidden"), hidden, WEIGHTS, settings, PLAIN)
-    slow = literal.training_losses(state.model, videos, views, state.centers, settings)
+    fast, _ = losses_of(batch_of(videos, views, "hidden"), WEIGHTS, state, settings)
+    slow = literal.training_losses(state.model, videos, views, state.kept["centers"], settings)
     # its positions are float32
     assert_same(state, fast, slow, {"rtol": 1e-5, "atol": 1e-6}, {"rtol": 1e-4, "atol": 1e-6})
 
@@ -161,7 +169,7 @@ def test_the_order_of_views_does_not_matter():
 def test_gradient_reaches_every_parameter(tasks, count):
     state, videos, views = make_case(count=count)
     weights = {task: WEIGHTS[task] for task in ("reconstruction", *tasks)}
-    losses, _ = batch_losses(state, batch_of(videos, views), 6, weights, Settings(), PLAIN)
+    losses, _ = losses_of(batch_of(videos, views), weights, state, Settings())
     sum(weight * losses[task] for task, weight in weights.items()).backward()
     for name, parameter in state.model.named_parameters():
         assert parameter.grad is not None, name
@@ -171,7 +179,7 @@ def test_gradient_reaches_every_parameter(tasks, count):
 def test_without_reconstruction_the_decoder_is_left_alone():
     state, videos, views = make_case()
     weights = {"contrast": 1.0}
-    losses, _ = batch_losses(state, batch_of(videos, views), 6, weights, Settings(), PLAIN)
+    losses, _ = losses_of(batch_of(videos, views), weights, state, Settings())
     losses["contrast"].backward()
     assert losses.keys() == {"contrast"}
     for name, parameter in state.model.named_parameters():

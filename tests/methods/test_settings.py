@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsch_core.methods.wsch.settings import RECIPES, Settings, recipe_of, recipe_settings
+from wsch_core.methods import recipe_of, recipe_settings
+from wsch_core.methods.wsch.settings import RECIPES, Settings
 
 NAMES = [field.name for field in fields(Settings)]
 

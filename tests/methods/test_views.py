@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsch_core.methods.wsch.views import draw_views, hidden_count, hidden_frames
+from wsch_core.data.loader import hidden_frames
+from wsch_core.methods.wsch.views import draw_views, hidden_count
 
 
 @pytest.mark.parametrize(("frames", "ratio", "hidden"), [(30, 0.9, 27), (25, 0.9, 22), (30, 0.6, 18), (25, 0.6, 15)])

@@ -19,17 +19,17 @@ def short(tiny_settings):
 
 
 def test_a_run_is_found_by_its_settings_whatever_the_device(tiny, short):
-    assert find_run(short, tiny) is None
+    assert find_run(short, tiny.train.fingerprint) is None
     fit(short, tiny, name="mine", callbacks=[])
-    assert find_run(replace(short, device="auto"), tiny).name == "mine"
-    assert find_run(replace(short, seed=4), tiny) is None
+    assert find_run(replace(short, device="auto"), tiny.train.fingerprint).name == "mine"
+    assert find_run(replace(short, seed=4), tiny.train.fingerprint) is None
 
 
 def test_a_run_of_other_features_is_not_the_same(tiny_folder, tiny, short):
     fit(short, tiny, name="mine", callbacks=[])
     os.replace(tiny_folder / "database.h5", tiny_folder / "train.h5")
     (tiny_folder / "database.h5").symlink_to(tiny_folder / "train.h5")
-    assert find_run(short, load_dataset("tiny")) is None
+    assert find_run(short, load_dataset("tiny").train.fingerprint) is None
 
 
 def test_an_evaluated_run_is_preferred_then_a_finished_then_the_newest(tiny, short):
@@ -37,24 +37,24 @@ def test_an_evaluated_run_is_preferred_then_a_finished_then_the_newest(tiny, sho
     for place, run in enumerate(runs):
         os.utime(run.folder / "settings.json", (place, place))
     (runs[2].folder / "weights.safetensors").unlink()
-    assert find_run(short, tiny).name == "b"
+    assert find_run(short, tiny.train.fingerprint).name == "b"
     evaluate_run(runs[0], tiny, baselines=())
-    assert find_run(short, tiny).name == "a"
+    assert find_run(short, tiny.train.fingerprint).name == "a"
 
 
 def test_damaged_runs_are_not_what_is_looked_for(tiny, short):
     run = fit(short, tiny, name="broken", callbacks=[])
     (run.folder / "settings.json").write_text('{"settings": {"bitz": 3}, "dataset": {}}')
-    assert find_run(short, tiny) is None
+    assert find_run(short, tiny.train.fingerprint) is None
     (run.folder / "settings.json").write_text("{")
-    assert find_run(short, tiny) is None
+    assert find_run(short, tiny.train.fingerprint) is None
 
 
 def test_a_runs_name_follows_from_its_settings(tiny, short):
-    name = run_name("ablation no/pre-training", short, tiny)
+    name = run_name("ablation no/pre-training", short, tiny.train.fingerprint)
     assert name.startswith("ablation-no-pre-training-16bits-seed3346-")
-    assert name == run_name("ablation no/pre-training", replace(short, device="cuda"), tiny)
-    assert name != run_name("ablation no/pre-training", replace(short, centers=5), tiny)
+    assert name == run_name("ablation no/pre-training", replace(short, device="cuda"), tiny.train.fingerprint)
+    assert name != run_name("ablation no/pre-training", replace(short, centers=5), tiny.train.fingerprint)
     assert fit(short, tiny, name=name, callbacks=[]).name == name
 
 
@@ -98,5 +98,5 @@ def test_runs_from_before_a_setting_existed_are_as_if_it_had_its_default(tiny, s
         del record["settings"][name]
     run.save_json("settings.json", record)
     assert run.settings == short
-    assert find_run(short, tiny) == run
+    assert find_run(short, tiny.train.fingerprint) == run
     assert fit(replace(short, epochs=1), tiny, name="old", callbacks=[], resume=True).finished

@@ -11,12 +11,13 @@ from shared import assert_same_run, weights
 
 from wsch_core import Settings, encode, evaluate_run, fit, load_run
 from wsch_core.data import load_dataset
-from wsch_core.methods.wsch.cycle import Pass
+from wsch_core.methods.method import Pass
+from wsch_core.methods.wsch.method import WSCHMethod, learning_rate
 from wsch_core.runs.folder import list_runs
 from wsch_core.storage.lines import format_seconds
 from wsch_core.storage.tensors import read_tensors, save_tensors
 from wsch_core.training.checkpoint import state_tensors
-from wsch_core.training.loop import _read_losses, learning_rate, new_state
+from wsch_core.training.loop import _read_losses, new_state
 from wsch_core.training.progress import Progress, ProgressLine, describe
 
 
@@ -285,13 +286,14 @@ def test_a_state_is_restored_to_the_bit(tiny, tiny_settings):
     run = fit(tiny_settings, tiny, name="r", callbacks=[])
     from wsch_core.training.checkpoint import restore_newest
 
-    state = new_state(tiny_settings, tiny.feature_size, torch.device("cpu"))
-    restore_newest(run, state)
+    method = WSCHMethod(tiny_settings, len(tiny.train), tiny.frames, tiny.feature_size)
+    state = new_state(method, torch.device("cpu"))
+    assert restore_newest(run, state, method)
     stored = read_tensors(run.checkpoints()[0])
     restored = state_tensors(state)
     assert restored.keys() == stored.keys()
     assert all(torch.equal(restored[name], stored[name]) for name in stored)
-    assert sum(name.startswith("adam.exp_avg_sq.") for name in stored) == len(list(state.model.parameters()))
+    assert sum(name.startswith("optimizer.exp_avg_sq.") for name in stored) == len(list(state.model.parameters()))
 
 
 def test_learning_rate_schedules():

@@ -15,7 +15,6 @@ from shared import assert_same_run
 from wsch_core import fit, load_run
 from wsch_core.storage.tensors import read_tensors
 from wsch_core.training.checkpoint import restore_newest
-from wsch_core.training.loop import TrainingState
 
 SCRIPT = Path(__file__).parents[1] / "killed.py"
 
@@ -70,10 +69,11 @@ def test_without_the_random_state_a_resumed_run_ends_differently(tiny, tiny_sett
     with pytest.raises(KeyboardInterrupt):
         fit(tiny_settings, tiny, name="cut", callbacks=[stop])
 
-    def restore_but_for_the_random_state(run, state: TrainingState):
+    def restore_but_for_the_random_state(run, state, method):
         fresh = state.generator.get_state()
-        restore_newest(run, state)
+        found = restore_newest(run, state, method)
         state.generator.set_state(fresh)
+        return found
 
     monkeypatch.setattr("wsch_core.training.loop.restore_newest", restore_but_for_the_random_state)
     resumed = fit(tiny_settings, tiny, name="cut", callbacks=[], resume=True)

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from ..data import Dataset
 from ..methods.baselines import BASELINES, fit_baseline
-from ..methods.wsch.settings import Settings, recipe_settings
 from ..retrieval.codes import CodeHealth, health
 from ..retrieval.metrics import KS, Evaluation, evaluate, evaluate_cosine
 from ..runs.folder import Run
-from ..runs.records import OURS
 from ..training.device import resolve_device
 from ..training.loop import encode
 
@@ -28,14 +26,19 @@ REAL_VALUED = "mean features (not hashed)"
 class Results:
     """What a run's codes are worth, beside the baselines' at the same number of bits."""
 
-    methods: dict[str, Evaluation]  # "WSCH", then the baselines
+    methods: dict[str, Evaluation]  # the run's own first, then the baselines
     real_valued: np.ndarray  # mAP@K of ranking by the cosine of mean-pooled features: what no bit was spent on
     health: CodeHealth  # of the database's codes
     codes: dict[str, Tensor]  # "database", "query": (videos, b) int8 of ±1
 
     @property
+    def own(self) -> Evaluation:
+        """Of the run's own codes."""
+        return next(iter(self.methods.values()))
+
+    @property
     def ks(self) -> tuple[int, ...]:
-        return self.methods[OURS].ks
+        return self.own.ks
 
     def table(self) -> dict[str, np.ndarray]:
         """Expected mAP@K by method, in the order in which they are shown."""
@@ -64,15 +67,6 @@ class Results:
         }
 
 
-def settings_for(dataset: Dataset, /, recipe: str | None = None, **chosen: Any) -> Settings:
-    """Settings for a data set: what is chosen, else the recipe's, else the data set's own, else the published values.
-
-    recipe: a name in `RECIPES`; None is "published"
-    None leaves a choice open. Raises ValueError for unknown names and bad values.
-    """
-    return Settings.create(chosen | {"dataset": dataset.name}, dataset.definition.settings | recipe_settings(recipe))
-
-
 def evaluate_run(
     run: Run,
     dataset: Dataset,
@@ -93,7 +87,7 @@ def evaluate_run(
     codes = encode_run(run, dataset, device)
     options = {"ks": ks, "self_match": self_match}
     splits = _different_splits(dataset)
-    methods = {OURS: evaluate_codes(codes, dataset, normalisation=normalisation, **options)}
+    methods = {run.method.name: evaluate_codes(codes, dataset, normalisation=normalisation, **options)}
     pooled = {name: split.features.mean_pooled() for name, split in splits.items()}
     pooled.setdefault("query", pooled["database"])
     training = dataset.train.features.mean_pooled(most=FITTED_VIDEOS)

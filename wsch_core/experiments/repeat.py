@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..data import Dataset
+from ..methods import settings_for
 from ..methods.wsch.settings import Settings
 from ..runs.folder import Run, find_run, list_runs, load_run, run_name
 from ..training.loop import fit
-from .evaluation import evaluate_run, settings_for
+from .evaluation import evaluate_run
 from .reference import import_checkpoint
 
 
@@ -24,9 +25,10 @@ def complete_run(
     evaluation: how to evaluate, as for `evaluate_run`; a run that was evaluated in another way is evaluated again
     Raises what `fit` and `evaluate_run` raise.
     """
-    run = find_run(settings, dataset)
+    run = find_run(settings, dataset.train.fingerprint)
     if run is None:
-        run, done = fit(settings, dataset, run_name(settings.dataset, settings, dataset), callbacks), "trained"
+        name = run_name(settings.dataset, settings, dataset.train.fingerprint)
+        run, done = fit(settings, dataset, name, callbacks), "trained"
     elif not run.finished:
         begun = replace(settings, device=run.settings.device)
         run, done = fit(begun, dataset, run.name, callbacks, resume=True), "resumed"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..runs.folder import Run, load_run
-from .evaluation import OURS, REAL_VALUED
+from .evaluation import REAL_VALUED
 
 
 def text_table(ks: Sequence[int], rows: Mapping[str, Sequence[float]]) -> str:
@@ -22,24 +22,26 @@ def text_table(ks: Sequence[int], rows: Mapping[str, Sequence[float]]) -> str:
 
 
 def verdict(ks: Sequence[int], rows: Mapping[str, Sequence[float]], k: int = 20) -> str:
-    """One sentence: how the run stands against the best baseline at one K."""
+    """One sentence: how the run, whose row is the first, stands against the best baseline at one K."""
+    own = next(iter(rows))
     place = list(ks).index(k) if k in ks else len(ks) - 1
-    baselines = {name: values[place] for name, values in rows.items() if name not in (OURS, REAL_VALUED)}
-    ours = rows[OURS][place]
+    baselines = {name: values[place] for name, values in rows.items() if name not in (own, REAL_VALUED)}
+    ours = rows[own][place]
     if not baselines:
-        return f"{OURS} reaches mAP@{ks[place]} {ours:.3f}."
+        return f"{own} reaches mAP@{ks[place]} {ours:.3f}."
     best = max(baselines, key=lambda name: baselines[name])
     against = f"the best baseline, {best}, reaches {baselines[best]:.3f}"
     if not baselines[best]:
-        return f"{OURS} reaches mAP@{ks[place]} {ours:.3f}; {against}."
-    return f"{OURS} reaches mAP@{ks[place]} {ours:.3f}; {against}: {ours / baselines[best] - 1:+.0%} relative."
+        return f"{own} reaches mAP@{ks[place]} {ours:.3f}; {against}."
+    return f"{own} reaches mAP@{ks[place]} {ours:.3f}; {against}: {ours / baselines[best] - 1:+.0%} relative."
 
 
 def metric_rows(run: Run) -> tuple[list[int], dict[str, list[float]]]:
     """The depths K and the expected mAP@K by method, from a run's metrics.json."""
     methods = run.metrics["methods"]
-    rows = {name: values["expected"] for name, values in methods.items()}
-    return methods[OURS]["ks"], rows | {REAL_VALUED: run.metrics["real_valued"]}
+    own = run.method.name
+    rows = {name: methods[name]["expected"] for name in [own, *(name for name in methods if name != own)]}
+    return methods[own]["ks"], rows | {REAL_VALUED: run.metrics["real_valued"]}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..data import Dataset
 from ..data.definition import METRIC_DEPTHS
-from ..methods.wsch.settings import RECIPES, recipe_of
+from ..methods import recipe_of
+from ..methods.wsch.settings import RECIPES
 from ..retrieval.metrics import audit
 from ..runs.folder import Run
 from .compare import mean_interval
-from .evaluation import OURS
 
 ROUNDING = 0.0005  # of tables printed with three digits
 QUERIES_AT_ONCE = 1024
@@ -51,7 +52,7 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     for runs of different data sets, or evaluated at different K or in different ways; FileNotFoundError for one that was
     not evaluated.
     """
-    evaluated = [run.metrics["methods"][OURS] for run in runs]
+    evaluated = [own_metrics(run) for run in runs]
     for name in ("ks", "self_match", "normalisation"):
         found = {str(metrics[name]) for metrics in evaluated}
         if len(found) > 1:
@@ -71,6 +72,11 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
         )
         for (bits, method), places in sorted(members.items(), key=lambda item: item[0][0])
     ]  # fmt: skip
+
+
+def own_metrics(run: Run) -> dict[str, Any]:
+    """What metrics.json holds of the run's own codes."""
+    return run.metrics["methods"][run.method.name]
 
 
 def _methods(runs: Sequence[Run]) -> list[str]:
@@ -120,7 +126,7 @@ def mean_relevant(dataset: Dataset, self_match: str = "included") -> float:
 
 def audit_rows(groups: Sequence[Group], dataset: Dataset) -> list[dict]:
     """Our rows and the published ones, each with what contradicts itself in it: who, bits, contradictions."""
-    self_match = groups[0].runs[0].metrics["methods"][OURS]["self_match"] if groups else "included"
+    self_match = own_metrics(groups[0].runs[0])["self_match"] if groups else "included"
     limit = mean_relevant(dataset, self_match)
     rows = [
         {"method": group.method, "bits": group.bits, "found": audit(group.ks, group.mean.tolist(), limit, 1e-9)}

@@ -24,11 +24,11 @@ from dask.distributed import Client, Future, LocalCluster
 from dask.system import CPU_COUNT
 
 from ..data import Dataset
+from ..methods import settings_for
 from ..methods.wsch.cycle import passes
 from ..methods.wsch.settings import Settings
 from ..runs.folder import Run, find_run, run_name
 from ..storage.paths import PROJECT, data_folder, outputs_folder
-from .evaluation import settings_for
 
 TRAIN_NOTEBOOK = PROJECT / "notebooks" / "train.ipynb"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -86,9 +86,9 @@ def plan(
         for variant, changes in variants.items():
             parameters = {**common, "seed": seed, **changes}
             settings = settings_for(dataset, **parameters)
-            run = find_run(settings, dataset)
+            run = find_run(settings, dataset.train.fingerprint)
             if run is None:
-                run = Run(outputs_folder() / run_name(f"{prefix}-{variant}", settings, dataset))
+                run = Run(outputs_folder() / run_name(f"{prefix}-{variant}", settings, dataset.train.fingerprint))
             else:
                 parameters["device"] = run.settings.device  # one that is resumed goes on where it was
             parameters |= {"dataset": dataset.name, "run": run.name}

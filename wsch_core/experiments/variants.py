@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data import Dataset
-from ..methods.wsch.settings import RECIPES, Settings, recipe_settings
+from ..methods import recipe_settings, settings_for
+from ..methods.wsch.settings import RECIPES, Settings
 from ..storage.words import unknown_name
-from .evaluation import settings_for
 
 PUBLISHED = "published"
 OF_THE_SWEEP = ("dataset", "bits", "seed")  # parameters of the sweep, no choice of a variant

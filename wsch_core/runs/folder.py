@@ -19,38 +19,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..data.definition import MOST_SIZE
-from ..methods.wsch.model import WSCH
-from ..methods.wsch.settings import Settings
+from ..methods import DEFAULT, METHODS, Method, method_of
 from ..retrieval.codes import pack, unpack
 from ..storage.files import TEMPORARY, check_file, damaged, parse_json, read_json, read_text, write_whole
 from ..storage.hdf5 import check_storage, find, hdf5_image
 from ..storage.paths import outputs_folder
 from ..storage.tensors import load_weights, read_tensors
 from ..storage.words import one_line, shortened, unknown_name
-from .records import OURS, are_shares, is_entry, is_evaluation, is_health
-
-if TYPE_CHECKING:
-    from ..data import Dataset
+from .records import are_shares, is_entry, is_evaluation, is_health
 
 KEPT_CHECKPOINTS = 2
+MOST_SIZE = 10**6  # of a feature, and frames of a video
 LONGEST_NAME = 250  # bytes of a run's name, which file systems allow
 CHECKPOINTED = "model."  # how the network's tensors are named in a checkpoint
 MOST_HISTORY = 2**26  # bytes
 TRAIN_AGAIN, EVALUATE_AGAIN = "train the run again", "evaluate the run again"
 LOCK = ".lock"
 WEIGHTS = "weights.safetensors"  # there once a run is finished
-MODEL_SETTINGS = (
-    "bits", "encoder_width", "decoder_width", "attention_heads", "ssd_head_width", "state_size", "encoder_blocks",
-    "decoder_positions",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,17 +62,25 @@ class Run:
         record = read_json(path, TRAIN_AGAIN, self.folder)
         if not isinstance(record, dict) or not all(isinstance(record.get(k), dict) for k in ("settings", "dataset")):
             raise damaged(path, "settings or dataset are missing", TRAIN_AGAIN)
-        size = record["dataset"].get("feature_size")
-        if type(size) is not int or not 1 <= size <= MOST_SIZE:
-            raise damaged(path, f"feature_size is {shortened(size)}", TRAIN_AGAIN)
+        for name in ("feature_size", "frames"):
+            size = record["dataset"].get(name)
+            if type(size) is not int or not 1 <= size <= MOST_SIZE:
+                raise damaged(path, f"{name} is {shortened(size)}", TRAIN_AGAIN)
+        if record.get("method", DEFAULT) not in METHODS:
+            raise damaged(path, f"method is {shortened(record['method'])}", TRAIN_AGAIN)
         if record.get("precision", "float32") not in ("float32", "bfloat16"):
             raise damaged(path, f"precision is {shortened(record['precision'])}", TRAIN_AGAIN)
         return record
 
     @property
-    def settings(self) -> Settings:
+    def method(self) -> type[Method]:
+        return METHODS[self.record.get("method", DEFAULT)]
+
+    @property
+    def settings(self) -> Any:
+        """Of the run's method: `self.method.Settings`."""
         try:
-            return Settings.create(self.record["settings"])
+            return self.method.Settings.create(self.record["settings"])
         except ValueError as error:
             raise ValueError(f"{self.folder / 'settings.json'}: {error}") from error
 
@@ -95,8 +95,9 @@ class Run:
             entries = [parse_json(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
         except ValueError as error:
             raise damaged(path, error, TRAIN_AGAIN) from error
+        method = self.method if entries else None
         for number, entry in enumerate(entries):
-            if not is_entry(entry, number):
+            if not is_entry(entry, number, method):
                 raise damaged(path, f"line {number + 1} does not describe pass {number}", TRAIN_AGAIN)
         return entries
 
@@ -113,12 +114,13 @@ class Run:
         path = self.folder / "metrics.json"
         metrics = read_json(path, EVALUATE_AGAIN, self.folder)
         methods = metrics.get("methods") if isinstance(metrics, dict) else None
-        if not isinstance(methods, dict) or OURS not in methods:
-            raise damaged(path, f"{OURS} is missing among the methods", EVALUATE_AGAIN)
+        own = self.method.name
+        if not isinstance(methods, dict) or own not in methods:
+            raise damaged(path, f"{own} is missing among the methods", EVALUATE_AGAIN)
         for name, method in methods.items():
             if not is_evaluation(method):
                 raise damaged(path, f"{shortened(name)} is no evaluation", EVALUATE_AGAIN)
-        if not are_shares(metrics.get("real_valued"), len(methods[OURS]["ks"])):
+        if not are_shares(metrics.get("real_valued"), len(methods[own]["ks"])):
             raise damaged(path, "real_valued is not a list of mAP@K", EVALUATE_AGAIN)
         if not is_health(metrics.get("code_health")):
             raise damaged(path, "code_health is not whole", EVALUATE_AGAIN)
@@ -128,10 +130,11 @@ class Run:
         """Checkpoints, the newest first."""
         return sorted(self.folder.glob("checkpoint-*.safetensors"), reverse=True)
 
-    def model(self) -> WSCH:
+    def model(self) -> nn.Module:
         """The trained network; of an unfinished run, the network of its newest checkpoint."""
+        record = self.record
         with torch.device("meta"):  # sizes only: the file must hold them before they take memory
-            model = build_model(self.settings, self.record["dataset"]["feature_size"])
+            model = self.method.network(self.settings, record["dataset"]["feature_size"], record["dataset"]["frames"])
         if self.finished:
             path, prefix = self.folder / WEIGHTS, ""
         elif self.checkpoints():
@@ -202,10 +205,6 @@ def _read_codes(file: h5py.File, split: str) -> tuple[Tensor, list[str]]:
     return unpack(torch.from_numpy(packed[:]), int(group.attrs["bits"])), ids.asstr()[:].tolist()
 
 
-def build_model(settings: Settings, feature_size: int) -> WSCH:
-    return WSCH(feature_size, **{name: getattr(settings, name) for name in MODEL_SETTINGS})
-
-
 def create_run(name: str, record: dict[str, Any]) -> Run:
     """Make a new run folder below outputs/ (or WSCH_OUTPUTS); a name in use or an unwritable folder is refused."""
     folder = _run_folder(name)
@@ -242,32 +241,33 @@ def list_runs() -> list[Run]:
     return [Run(path.parent) for path in sorted(found, key=lambda path: path.stat().st_mtime)]
 
 
-def find_run(settings: Settings, dataset: Dataset) -> Run | None:
-    """The run that was made with these settings, on whatever device, from these features; None if there is none.
+def find_run(settings: Any, fingerprint: str) -> Run | None:
+    """The run that was made with these settings, on whatever device, from training features of this fingerprint; None if
+    there is none.
 
     Of several an evaluated one is preferred, then a finished one, then the newest.
     """
-    wanted = _identity(settings, dataset)
+    wanted = _identity(settings, fingerprint)
     same = [run for run in list_runs() if _identity_of(run) == wanted]
     return max(reversed(same), key=lambda run: (run.evaluated, run.finished), default=None)
 
 
-def run_name(prefix: str, settings: Settings, dataset: Dataset) -> str:
+def run_name(prefix: str, settings: Any, fingerprint: str) -> str:
     """A run's name that tells what is in it, the same for the same settings and features:
     "ablation-joint-64bits-seed1-3fa2c1"."""
-    digest = hashlib.sha256(json.dumps(_identity(settings, dataset), sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(_identity(settings, fingerprint), sort_keys=True).encode()).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9.+]+", "-", prefix).lstrip("-.+")[:60] or "run"
     return f"{readable}-{settings.bits}bits-seed{settings.seed}-{digest[:6]}"
 
 
-def _identity(settings: Settings, dataset: Dataset) -> dict[str, Any]:
+def _identity(settings: Any, fingerprint: str) -> dict[str, Any]:
     """All that decides what a run becomes."""
-    return settings.as_dict() | {"device": "", "train_fingerprint": dataset.train.fingerprint}
+    return settings.as_dict() | {"method": method_of(settings), "device": "", "train_fingerprint": fingerprint}
 
 
 def _identity_of(run: Run) -> dict[str, Any] | None:
     try:
-        return run.settings.as_dict() | {"device": "", "train_fingerprint": run.record["dataset"]["train_fingerprint"]}
+        return _identity(run.settings, run.record["dataset"]["train_fingerprint"])
     except (OSError, ValueError, LookupError):
         return None  # damaged, imported, or of settings this version does not know: not the run that is looked for
 

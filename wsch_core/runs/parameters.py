@@ -8,7 +8,7 @@ from dataclasses import fields
 from types import UnionType
 from typing import Any
 
-from ..methods.wsch.settings import Settings
+from ..methods import method_named
 from ..storage.words import unknown_name
 
 WORDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number", dict: "a dictionary"}
@@ -18,14 +18,16 @@ Kinds = Mapping[
 ]  # by name: a type, or one `| None`; allowed values; [int] or [str], a list of these
 
 
-def chosen_settings(namespace: Mapping[str, Any], also: Kinds | None = None) -> dict[str, Any]:
-    """The settings that a notebook's variables hold, by name; call it with globals().
+def chosen_settings(
+    namespace: Mapping[str, Any], also: Kinds | None = None, method: str | None = None
+) -> dict[str, Any]:
+    """The settings of a method that a notebook's variables hold, by name; call it with globals().
 
     also: the notebook's parameters that are not settings, as for `chosen_values`
     Raises ValueError for a parameter handed over by papermill that is neither, naming the closest (papermill itself only
     warns of it), and for a value that is not allowed.
     """
-    settings = [field.name for field in fields(Settings)]
+    settings = [field.name for field in fields(method_named(method).Settings)]
     _check_names(namespace, [*settings, *(also or {})])
     _values(namespace, also or {})
     return {name: namespace[name] for name in settings if name in namespace}

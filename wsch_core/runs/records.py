@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..methods.wsch.cycle import TASKS
+from ..methods import Method
 
 HEALTH = ("videos", "distinct", "constant_bits", "mean_absolute_balance", "mean_absolute_correlation")
-OURS = "WSCH"  # among the methods of metrics.json
 LARGEST = 1e300  # of a number that figures can draw
 
 
-def is_entry(entry: Any, number: int) -> bool:
+def is_entry(entry: Any, number: int, method: type[Method]) -> bool:
     """Whether a line of the history holds what is drawn and counted of it."""
     return (
         isinstance(entry, dict)
         and entry.get("pass") == number
-        and entry.get("stage") in ("pretraining", "cycle")
+        and entry.get("stage") in method.stages
         and isinstance(entry.get("tasks"), list)
-        and all(task in TASKS for task in entry["tasks"])
+        and all(task in method.tasks for task in entry["tasks"])
         and isinstance(entry.get("losses"), dict)
         and all(map(_is_number, [*entry["losses"].values(), entry.get("seconds"), entry.get("inertia", 0)]))
     )

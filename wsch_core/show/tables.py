@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from pandas.io.formats.style import Styler
 
 from ..data import Dataset
 from ..data.holding import gigabytes
-from ..methods.wsch.settings import Settings
 from ..storage.files import write_whole
 
 MEANINGS = {
@@ -69,16 +69,16 @@ def data_table(dataset: Dataset) -> Styler:
     return plain(pd.DataFrame(rows), left=["split"])
 
 
-def settings_table(settings: Settings) -> Styler:
+def settings_table(settings: Any) -> Styler:
     """Every setting beside the published value; a dot marks where they differ."""
-    published = Settings()
+    published = type(settings)()
     rows = [
         {
             "": CHANGED if value != getattr(published, name) and name != "dataset" else "",
             "setting": name,
             "value": str(value),
             "published": "" if name in ("dataset", "device", "precision") else str(getattr(published, name)),
-            "meaning": MEANINGS[name],
+            "meaning": MEANINGS.get(name, ""),
         }
         for name, value in settings.as_dict().items()
     ]

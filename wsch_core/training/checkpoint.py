@@ -12,29 +12,29 @@ import warnings
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data import Dataset
-from ..methods.wsch.settings import Settings
+from ..methods import METHODS, method_of
+from ..methods.method import Method, State
 from ..runs.folder import CHECKPOINTED, KEPT_CHECKPOINTS, Run, create_run, load_run
 from ..storage.files import write_whole
 from ..storage.paths import PROJECT
 from ..storage.tensors import load_weights, read_tensors, save_tensors
 from .device import resolve_precision
 
-if TYPE_CHECKING:
-    from .loop import TrainingState
-
+OPTIMIZER, KEPT = "optimizer.", "kept."  # how tensors are named in a checkpoint, beside the network's
+FORMER_OPTIMIZER = "adam."  # in checkpoints of a former version
 LARGEST_SHARE = 0.1  # of the time may go into checkpoints; where passes are short they are written less often
 ON_CPU = "bit for bit, on this machine with as many threads"
 ON_GPU = "to rounding errors: kernels of the GPU add in an order that is not fixed"
 PACKAGES = ("torch", "numpy", "scipy", "h5py", "safetensors")
 
 
-def start_run(settings: Settings, dataset: Dataset, device: torch.device, name: str, resume: bool) -> tuple[Run, str]:
+def start_run(settings: Any, dataset: Dataset, device: torch.device, name: str, resume: bool) -> tuple[Run, str]:
     """The run folder to train in, and the precision to train with: a new folder, or one to go on with.
 
     Raises FileExistsError for a name in use, ValueError where a resumed run had other settings or other data.
@@ -51,9 +51,10 @@ def start_run(settings: Settings, dataset: Dataset, device: torch.device, name: 
     return create_run(name, describe_run(settings, dataset, device, precision)), precision
 
 
-def describe_run(settings: Settings, dataset: Dataset, device: torch.device, precision: str) -> dict[str, Any]:
+def describe_run(settings: Any, dataset: Dataset, device: torch.device, precision: str) -> dict[str, Any]:
     """What settings.json says of a run beside its settings: enough to know what made it."""
     return {
+        "method": method_of(settings),
         "settings": settings.as_dict(),
         "dataset": {
             "name": dataset.name,
@@ -80,7 +81,12 @@ def _git_commit() -> str:
         return ""  # not a checkout, or no git: the package versions still tell
 
 
-def _check_same(run: Run, settings: Settings, dataset: Dataset) -> None:
+def _check_same(run: Run, settings: Any, dataset: Dataset) -> None:
+    if type(run.settings) is not type(settings):
+        raise ValueError(
+            f"run {run.name} was trained by {run.method.name} and cannot be resumed with the settings of "
+            f"{METHODS[method_of(settings)].name}: choose another run name."
+        )
     former, wanted = run.settings.as_dict(), settings.as_dict()
     longer = wanted["epochs"] > former["epochs"]
     changed = [
@@ -93,7 +99,7 @@ def _check_same(run: Run, settings: Settings, dataset: Dataset) -> None:
             f"run {run.name} cannot be resumed with other settings ({'; '.join(changed)}): only epochs may be raised. "
             "Give the settings it was started with, or another run name."
         )
-    if longer and settings.learning_rate_schedule == "cosine":
+    if longer and wanted.get("learning_rate_schedule") == "cosine":
         raise ValueError(
             f"run {run.name} cannot be given more epochs (epochs was {former['epochs']}, is {wanted['epochs']}): its "
             "cosine learning rate was spread over the former number. Start a new run."
@@ -109,7 +115,7 @@ def _check_same(run: Run, settings: Settings, dataset: Dataset) -> None:
 class CheckpointWriter:
     """Writes the history after every pass, and a checkpoint unless that would take too much of the time."""
 
-    def __init__(self, run: Run, state: TrainingState):
+    def __init__(self, run: Run, state: State):
         self.run, self.state = run, state
         _write_history(run, state.history)
         self.save()
@@ -153,29 +159,27 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def state_tensors(state: TrainingState) -> dict[str, Tensor]:
+def state_tensors(state: State) -> dict[str, Tensor]:
     """The training state as named tensors."""
     tensors = {f"{CHECKPOINTED}{name}": tensor for name, tensor in state.model.state_dict().items()}
     for name, parameter in state.model.named_parameters():
         for key, value in state.optimizer.state.get(parameter, {}).items():
-            tensors[f"adam.{key}.{name}"] = value
+            tensors[f"{OPTIMIZER}{key}.{name}"] = value
     tensors["generator"] = state.generator.get_state()
     tensors["passes"], tensors["steps"] = torch.tensor(len(state.history)), torch.tensor(state.steps)
-    if state.centers is not None:
-        tensors["centers"] = state.centers
-    return tensors
+    return tensors | {f"{KEPT}{name}": tensor for name, tensor in state.kept.items()}
 
 
-def restore_newest(run: Run, state: TrainingState) -> None:
-    """Bring a state to the newest good checkpoint of a run, if there are any; a damaged one is warned of.
+def restore_newest(run: Run, state: State, method: Method) -> bool:
+    """Bring a state to the newest good checkpoint of a run, and say whether there was one; a damaged one is warned of.
 
-    Raises OSError if all are damaged.
+    Raises OSError if all are damaged, ValueError for one of a former version.
     """
     checkpoints = run.checkpoints()
     for path in checkpoints:
         try:
             tensors = read_tensors(path, run.folder)
-            _restore(state, tensors, path)
+            _restore(state, tensors, path, method)
         except OSError as error:
             warnings.warn(f"{error} Going on from the one before.", RuntimeWarning, stacklevel=2)
             continue
@@ -185,36 +189,47 @@ def restore_newest(run: Run, state: TrainingState) -> None:
                 f"{run.folder / 'history.jsonl'} holds {len(state.history)} of the {int(tensors['passes'])} passes of "
                 f"{path.name}: restore it, or choose another run name."
             )
-        return
+        return True
     if checkpoints:
         raise OSError(f"{run.folder}: every checkpoint is damaged: restore one, or remove the folder and train again.")
     if run.finished or run.history:
         raise OSError(f"{run.folder} holds no checkpoint to go on from: restore one, or choose another run name.")
+    return False
 
 
-def _restore(state: TrainingState, tensors: dict[str, Tensor], path: Path) -> None:
+def _restore(state: State, tensors: dict[str, Tensor], path: Path, method: Method) -> None:
     """All of a state but its history; tensors that do not belong to it are an OSError that names the file."""
+    if any(name.startswith(FORMER_OPTIMIZER) for name in tensors):
+        raise ValueError(f"{path} was written by a former version, which this one cannot go on from: train a new run.")
     load_weights(state.model, tensors, path, CHECKPOINTED)
     device = next(state.model.parameters()).device
     try:
         for name, parameter in state.model.named_parameters():
-            keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"adam.{key}.{name}" in tensors]
-            if keys:
-                moments = {key: tensors[f"adam.{key}.{name}"].to(device) for key in ("step", "exp_avg", "exp_avg_sq")}
+            moments = _named(tensors, OPTIMIZER, f".{name}")
+            if moments:
                 _check_moments(name, parameter, moments)
-                state.optimizer.state[parameter] = moments
-        centers, counts = tensors.get("centers"), [tensors[key].item() for key in ("steps", "passes")]
-        if centers is not None and (centers.shape[1:] != (state.model.bits,) or not (centers.abs() == 1).all()):
-            raise ValueError("the centres are no codes of the network")
+                state.optimizer.state[parameter] = {key: value.to(device) for key, value in moments.items()}
+        kept, counts = _named(tensors, KEPT), [tensors[key].item() for key in ("steps", "passes")]
+        method.check_kept(kept, state.model)
         if any(type(count) is not int or count < 0 for count in counts):
             raise ValueError(f"steps and passes are {counts}")
         state.generator.set_state(tensors["generator"])
-        state.steps, state.centers = counts[0], None if centers is None else centers.to(device)
+        state.steps = counts[0]
+        state.kept = {name: t.to(device) if name in method.kept_on_device else t for name, t in kept.items()}
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise OSError(f"{path} is damaged (its training state is not whole: {str(error)[:200]}).") from error
 
 
+def _named(tensors: dict[str, Tensor], prefix: str, suffix: str = "") -> dict[str, Tensor]:
+    """The tensors whose names are a prefix, a word without dots, and a suffix; by that word."""
+    words = {
+        n.removeprefix(prefix).removesuffix(suffix): n for n in tensors if n.startswith(prefix) and n.endswith(suffix)
+    }
+    return {word: tensors[name] for word, name in words.items() if word and "." not in word}
+
+
 def _check_moments(name: str, parameter: Tensor, moments: dict[str, Tensor]) -> None:
-    fits = all(moments[key].shape == parameter.shape for key in ("exp_avg", "exp_avg_sq")) and moments["step"].ndim == 0
+    """An optimizer keeps numbers, and tensors of its parameter's shape."""
+    fits = all(moment.shape in (parameter.shape, ()) for moment in moments.values())
     if not fits or not all(moment.dtype == torch.float32 and moment.isfinite().all() for moment in moments.values()):
         raise ValueError(f"the optimizer's state of {name} is not that of this network")

@@ -1,52 +1,34 @@
-"""Training: one loop over the passes of a schedule."""
+"""Training: one loop over the passes of a schedule, whatever the method."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Dataset
 from ..data.disk import DiskFeatures
-from ..data.features import Features, directions
+from ..data.features import Features
 from ..data.holding import held_on_gpu
 from ..data.loader import Batch, visible_batches
-from ..methods.wsch.centers import find_centers
-from ..methods.wsch.cycle import Pass, passes
-from ..methods.wsch.losses import cluster_loss, contrast_loss, reconstruction_loss, sum_of_directions
-from ..methods.wsch.model import WSCH, video_codes
-from ..methods.wsch.settings import Settings
-from ..methods.wsch.views import check_views, draw_views, hidden_count
-from ..runs.folder import WEIGHTS, Run, build_model
+from ..methods import METHODS, method_of
+from ..methods.method import Context, Method, Pass, State
+from ..runs.folder import WEIGHTS, Run
 from ..storage.tensors import save_tensors
 from .checkpoint import CheckpointWriter, restore_newest, start_run
 from .device import autocast, peak_memory, resolve_device
 from .progress import Progress, ProgressLine
 
-WARM_UP = 0.05  # share of the steps over which a cosine learning rate rises
 DIVERGED = "Start a new run with a lower learning_rate or precision = float32; the last checkpoint of this one is good."
 SECONDS_BETWEEN_READS = 1.0  # losses stay on the device; reading them waits for it
 Callback = Callable[[Progress], None]
 
 
-@dataclass
-class TrainingState:
-    """All that changes while training."""
-
-    model: WSCH
-    optimizer: torch.optim.Adam
-    generator: torch.Generator  # draws the order of videos, the views and the first centres; on the CPU
-    centers: Tensor | None = None  # (K, b) of ±1
-    steps: int = 0
-    history: list[dict] = field(default_factory=list)
-
-
 def fit(
-    settings: Settings,
+    settings: Any,
     dataset: Dataset,
     name: str = "",
     callbacks: Iterable[Callback] | None = None,
@@ -54,6 +36,7 @@ def fit(
 ) -> Run:
     """Train a network and return its run folder, outputs/<name>.
 
+    settings: of any method, see `settings_for`
     name: of the run; "" makes one from data set, bits and time
     callbacks: each is given a `Progress` about once a second; None shows a line of text
     resume: go on with the run of this name; its settings must be the same, but `epochs` may be more
@@ -68,22 +51,19 @@ def fit(
             f"dataset is {settings.dataset!r} in the settings, but the data set given is {dataset.name!r}: "
             "make the settings with settings_for(dataset, ...)."
         )
-    schedule = list(passes(settings.cycle, settings.pretrain_epochs, settings.epochs, settings.centers_every))
-    _check_views(settings, schedule, dataset.frames)
-    if settings.centers > 2 * len(dataset.train) and any("centers" in p.tasks for p in schedule):
-        raise ValueError(
-            f"centers is {settings.centers}, but {dataset.name} has {len(dataset.train)} training videos, which give "
-            f"{2 * len(dataset.train)} codes (two views of each): choose at most that many."
-        )
+    method = METHODS[method_of(settings)](settings, len(dataset.train), dataset.frames, dataset.feature_size)
+    schedule = method.passes()
     device = resolve_device(settings.device)
     features = _training_features(dataset, device)
     run, precision = start_run(settings, dataset, device, name, resume)
-    state = new_state(settings, features.size, device)
+    state = new_state(method, device)
+    context = Context(features, device, autocast(device, precision))
     with run.lock():
-        restore_newest(run, state)
+        if not restore_newest(run, state, method):
+            state.kept = method.prepare(context, state.generator)
         now = {"settings": settings.as_dict(), "features_held": features.held}  # epochs may have been raised
         run.save_json("settings.json", run.record | now)
-        loop = _Loop(settings, features, schedule, state, device, autocast(device, precision), callbacks)
+        loop = _Loop(method, schedule, state, context, callbacks)
         writer = CheckpointWriter(run, state)
         remaining = schedule[len(state.history) :]
         if remaining:  # a run that is given more epochs is not finished any more, and not evaluated
@@ -107,82 +87,62 @@ def _training_features(dataset: Dataset, device: torch.device) -> Features | Dis
     return train.features
 
 
-def new_state(settings: Settings, feature_size: int, device: torch.device) -> TrainingState:
+def new_state(method: Method, device: torch.device) -> State:
     """A fresh network, optimizer and random state; torch's global random state is left as it was."""
+    seed = method.settings.seed
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings.seed)  # weights are drawn on the CPU, whatever the device
-        model = build_model(settings, feature_size)
+        torch.default_generator.manual_seed(seed)  # weights are drawn on the CPU, whatever the device
+        model = method.network(method.settings, method.feature_size, method.frames)
     model.to(device).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    return TrainingState(model, optimizer, torch.Generator().manual_seed(settings.seed))
-
-
-def _check_views(settings: Settings, schedule: list[Pass], frames: int) -> None:
-    if any(p.tasks in ((), ("centers",)) for p in schedule):
-        check_views(frames, settings.pretrain_masking_ratio)
-    if any(p.stage == "cycle" for p in schedule):
-        check_views(frames, settings.masking_ratio, settings.views)
+    return State(model, method.optimizer(model), torch.Generator().manual_seed(seed))
 
 
 class _Loop:
-    """What the passes of one run share: settings, features, state and the clock."""
+    """What the passes of one run share: method, schedule, state and the clock."""
 
-    def __init__(self, settings, features: Features | DiskFeatures, schedule, state, device, cast, callbacks):
-        self.settings, self.features, self.schedule, self.state = settings, features, schedule, state
-        self.device, self.cast, self.callbacks = device, cast, callbacks
-        self.steps_in_pass = math.ceil(len(features) / settings.batch_size)
-        self.learning_steps = self.steps_in_pass * sum(p.learns for p in schedule)
+    def __init__(self, method: Method, schedule: list[Pass], state: State, context: Context, callbacks):
+        self.method, self.schedule, self.state, self.context = method, schedule, state, context
+        self.callbacks = callbacks
         self.clock = _Clock(schedule, state.history)
 
     def run_pass(self, current: Pass) -> dict:
         """Carry out one pass and return its line in the history."""
         start = time.perf_counter()
         entry = {"pass": current.number, "stage": current.stage, "epoch": current.epoch, "tasks": list(current.tasks)}
-        entry |= self.learn(current) if current.learns else self.refresh_centers(current)
+        entry |= {"losses": {}} | self.method.begin(current, self.state, self.context)
+        if current.learns:
+            entry |= self.learn(current)
         entry["seconds"] = time.perf_counter() - start
-        entry["videos_per_second"] = len(self.features) / entry["seconds"]
+        entry["videos_per_second"] = len(self.context.features) / entry["seconds"]
         self.clock.record(current, entry["seconds"])
         self.tell(current, 1.0, entry["losses"], entry["videos_per_second"], entry)
         return entry
 
-    def draw(self, masking_ratio: float, count: int = 2) -> tuple[Tensor, Tensor, int]:
-        """A new order of the videos (n,), views of them in that order (views, n, visible), and how much is hidden."""
-        hidden = hidden_count(self.features.frames, masking_ratio)
-        order = torch.randperm(len(self.features), generator=self.state.generator)
-        views = draw_views(len(order), self.features.frames, hidden, self.state.generator, count)
-        return order, views, hidden
-
-    def batches(self, order: Tensor, views: Tensor, wanted: str = "") -> Iterator[Batch]:
-        return visible_batches(self.features, order, views, self.settings.batch_size, self.device, wanted)
-
     def learn(self, current: Pass) -> dict:
-        """Take a gradient step for every batch of the training set."""
-        settings, state = self.settings, self.state
-        pretraining = current.stage == "pretraining"
-        ratio, count = (settings.pretrain_masking_ratio, 2) if pretraining else (settings.masking_ratio, settings.views)
-        order, views, hidden = self.draw(ratio, count)
-        weights = loss_weights(settings, current)
-        recorded = torch.zeros(self.steps_in_pass, len(weights) + 1, device=self.device)
-        sizes = torch.tensor([len(videos) for videos in order.split(settings.batch_size)], device=self.device)
-        bit_sums = torch.zeros(settings.bits, device=self.device)
+        """Take a gradient step for every batch of what the method draws."""
+        method, state, device = self.method, self.state, self.context.device
+        drawn, weights, batch_size = method.draw(current, state), method.weights(current), method.settings.batch_size
+        names, steps = [*weights, "total"], torch.arange(drawn.frames.shape[1]).split(batch_size)
+        sizes = torch.tensor([len(step) for step in steps], device=device)
+        recorded = torch.zeros(len(steps), len(names), device=device)
+        bit_sums = torch.zeros(method.settings.bits, device=device)
         start = last_read = time.perf_counter()
-        wanted = ("hidden" if state.model.tells_positions else "sums") if "reconstruction" in weights else ""
-        for step, batch in enumerate(self.batches(order, views, wanted)):
+        for step, batch in enumerate(visible_batches(self.context.features, drawn, batch_size, device)):
             for group in state.optimizer.param_groups:
-                group["lr"] = learning_rate(settings, state.steps, self.learning_steps)
-            losses, total, codes = gradient_step(state, batch, hidden, weights, settings, self.cast)
+                group["lr"] = method.learning_rate(current, state.steps)
+            losses, total, codes = gradient_step(method, state, batch, weights, self.context.cast)
             recorded[step] = torch.stack([*(losses[task] for task in weights), total]).detach()
-            bit_sums += codes.mean(dim=2).sum(dim=(0, 1))
+            bit_sums += codes.mean(dim=2).mean(dim=0).sum(dim=0)
             if time.perf_counter() - last_read > SECONDS_BETWEEN_READS:
                 last_read = time.perf_counter()
-                means = _read_losses(recorded[: step + 1], sizes[: step + 1], [*weights, "total"], current)
+                means = _read_losses(recorded[: step + 1], sizes[: step + 1], names, current)
                 speed = int(sizes[: step + 1].sum()) / (last_read - start)
-                self.tell(current, (step + 1) / self.steps_in_pass, means, speed)
+                self.tell(current, (step + 1) / len(steps), means, speed)
         self.check_weights(current)
         return {
-            "losses": _read_losses(recorded, sizes, [*weights, "total"], current),
+            "losses": _read_losses(recorded, sizes, names, current),
             "learning_rate": state.optimizer.param_groups[0]["lr"],
-            "bit_imbalance": (bit_sums / (len(views) * len(order))).abs().mean().item(),
+            "bit_imbalance": (bit_sums / sizes.sum()).abs().mean().item(),
         }
 
     def check_weights(self, current: Pass) -> None:
@@ -191,25 +151,6 @@ class _Loop:
         if not finite.all():
             raise FloatingPointError(f"the weights are not finite after pass {_place(current)}: {DIVERGED}")
 
-    def refresh_centers(self, current: Pass) -> dict:
-        """Encode both views of every training video and find new cluster centres."""
-        settings, state = self.settings, self.state
-        order, views, _ = self.draw(settings.pretrain_masking_ratio)
-        codes = []
-        for batch in self.batches(order, views):
-            with self.cast:
-                codes.append(state.model.encode(batch.visible.flatten(0, 1)).unflatten(0, (2, -1)))
-        former = state.centers
-        every = torch.cat(codes, dim=1).flatten(0, 1)
-        state.centers, clustering = find_centers(every, settings.centers, former, state.generator)
-        changed = None if former is None else (former != state.centers).float().mean().item()
-        return {
-            "losses": {},
-            "inertia": clustering.inertia,
-            "iterations": clustering.iterations,
-            "changed_bits": changed,
-        }
-
     def tell(self, current: Pass, share: float, losses: dict, speed: float, entry: dict | None = None) -> None:
         done, left = self.clock.estimate(current, share)
         progress = Progress(current, len(self.schedule), done, losses, speed, self.clock.elapsed(), left, entry)
@@ -217,23 +158,11 @@ class _Loop:
             callback(progress)
 
 
-def loss_weights(settings: Settings, current: Pass) -> dict[str, float]:
-    """What a pass learns, with its weight; what weighs nothing is left out, and not computed."""
-    weights = {"reconstruction": 1.0 if current.stage == "pretraining" else settings.weight_reconstruction}
-    weights |= {task: getattr(settings, f"weight_{task}") for task in current.tasks}
-    return {task: weight for task, weight in weights.items() if weight}
-
-
 def gradient_step(
-    state: TrainingState,
-    batch: Batch,
-    hidden: int,
-    weights: dict[str, float],
-    settings: Settings,
-    cast: torch.autocast,
+    method: Method, state: State, batch: Batch, weights: Mapping[str, float], cast: torch.autocast
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Learn from one batch; what `batch_losses` returns, with the weighted sum of the losses between."""
-    losses, codes = batch_losses(state, batch, hidden, weights, settings, cast)
+    """Learn from one batch; what `Method.losses` returns, with the weighted sum of the losses between."""
+    losses, codes = method.losses(batch, weights, state, cast)
     total = sum(weight * losses[task] for task, weight in weights.items())
     state.optimizer.zero_grad(set_to_none=True)
     total.backward()
@@ -242,59 +171,8 @@ def gradient_step(
     return losses, total, codes
 
 
-def batch_losses(
-    state: TrainingState,
-    batch: Batch,
-    hidden: int,
-    weights: dict[str, float],
-    settings: Settings,
-    cast: torch.autocast,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The losses of one batch by task, and the frame codes (V, batch, visible, b) they were computed from.
-
-    All views go through the network as one batch. Only the losses named in `weights` are computed.
-    """
-    views, frames = len(batch.visible), batch.visible.flatten(0, 1)
-    losses = {}
-    with cast:
-        if "reconstruction" not in weights:
-            codes = state.model.frame_codes(frames)
-        elif state.model.tells_positions:
-            codes, reconstructions = state.model.reconstruct_each(
-                frames, batch.seen.flatten(0, 1), batch.unseen.flatten(0, 1)
-            )
-        else:
-            codes, reconstructions = state.model(frames, hidden)
-    if "reconstruction" in weights:
-        if state.model.tells_positions:  # a row for each hidden frame
-            targets = directions(batch.hidden).flatten(1, 2)
-            reconstructions = reconstructions.flatten(0, 1)
-        else:  # a row for each video
-            targets = (batch.sums - sum_of_directions(batch.visible)) / hidden
-        losses["reconstruction"] = reconstruction_loss(
-            reconstructions.to(targets.dtype).unflatten(0, (views, -1)), targets
-        )
-    if "cluster" in weights:
-        grouped = codes.unflatten(0, (views, -1))
-        losses["cluster"] = cluster_loss(grouped, state.centers, settings.cluster_temperature, settings.cluster_targets)
-    if "contrast" in weights:
-        of_videos = video_codes(codes).unflatten(0, (views, -1))
-        losses["contrast"] = contrast_loss(of_videos, settings.contrast_temperature, settings.tau_plus)
-    return losses, codes.detach().unflatten(0, (views, -1))
-
-
-def learning_rate(settings: Settings, step: int, steps: int) -> float:
-    """The learning rate of a step, counted from 0 over all learning passes of a run."""
-    if settings.learning_rate_schedule == "constant":
-        return settings.learning_rate
-    warm_up = max(1, round(WARM_UP * steps))
-    if step < warm_up:
-        return settings.learning_rate * (step + 1) / warm_up
-    return settings.learning_rate * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2
-
-
 def encode(
-    model: WSCH, features: Features | DiskFeatures, device: torch.device | str = "cpu", batch_size: int = 256
+    model: nn.Module, features: Features | DiskFeatures, device: torch.device | str = "cpu", batch_size: int = 256
 ) -> Tensor:
     """The retrieval codes of all videos, in order: (videos, b) int8 of ±1, on the CPU.
 

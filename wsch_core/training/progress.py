@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ..methods.wsch.cycle import Pass
+from ..methods.method import Pass
 from ..storage.lines import format_seconds, show_line
 
 BAR_WIDTH = 12
@@ -52,7 +52,7 @@ def describe(progress: Progress) -> str:
     """One line on the state of a run."""
     current = progress.current
     filled = round(progress.share * BAR_WIDTH)
-    stage = "pre-training" if current.stage == "pretraining" else "cycle"
+    stage = "pre-training" if current.stage == "pretraining" else current.stage
     left = f"{format_seconds(progress.seconds_left)} left"
     parts = [
         f"{progress.share:4.0%} {'█' * filled}{'░' * (BAR_WIDTH - filled)}",

@@ -11,33 +11,15 @@ cycle comes pre-training, which learns reconstruction alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ...storage.words import shortened
+from ..method import Pass
 
+STAGES = ("pretraining", "cycle")
 TASKS = ("centers", "cluster", "contrast")
 LONGEST = 2000  # letters of a cycle
 PUBLISHED_CYCLE = "centers, cluster, contrast"
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One turn over the training set."""
-
-    number: int  # from 0, over the whole run
-    stage: str  # "pretraining" or "cycle"
-    epoch: int  # from 0, within the stage
-    tasks: tuple[str, ...]  # what is learned beside reconstruction; () is reconstruction alone
-
-    @property
-    def learns(self) -> bool:
-        """Whether the pass takes gradient steps; a centers pass only runs k-means."""
-        return self.tasks != ("centers",)
-
-    @property
-    def title(self) -> str:
-        return "+".join(self.tasks) or "reconstruction"
 
 
 def parse_cycle(cycle: str) -> tuple[tuple[str, ...], ...]:
@@ -104,5 +86,5 @@ def passes(cycle: str, pretrain_epochs: int, epochs: int, centers_every: int = 1
         for tasks in turn:
             if tasks == ("centers",) and epoch % centers_every:
                 continue
-            yield Pass(number, "cycle", epoch, tasks)
+            yield Pass(number, "cycle", epoch, tasks, learns=tasks != ("centers",))
             number += 1

@@ -44,9 +44,3 @@ def draw_views(videos: int, frames: int, hidden: int, generator: torch.Generator
     permutations = torch.rand(videos, frames, generator=generator, device=generator.device).argsort(dim=1)
     begins = [view * hidden // (views - 1) for view in range(views)]
     return torch.stack([permutations[:, begin : begin + frames - hidden] for begin in begins]).sort(dim=-1).values
-
-
-def hidden_frames(views: Tensor, frames: int) -> Tensor:
-    """The frames that views do not show: (..., visible) frame numbers -> (..., frames - visible), ascending."""
-    shows = torch.zeros(*views.shape[:-1], frames, dtype=torch.int8, device=views.device).scatter_(-1, views, 1)
-    return shows.argsort(dim=-1, stable=True)[..., : frames - views.shape[-1]]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...data import Dataset, Split
-from ...experiments.evaluation import FITTED_VIDEOS, OURS
+from ...experiments.evaluation import FITTED_VIDEOS
 from ...methods.baselines import BASELINES, fit_baseline
 from ...retrieval.metrics import evaluate
 from ...runs.folder import Run, load_run
@@ -284,7 +284,8 @@ def method_of_run(run: Run, dataset: Dataset) -> Method:
             codes[name] = _in_order(run, name, *stored[name], split.ids)
         else:
             codes[name] = encode(run.model(), split.features)
-    return Method(f"{OURS}, {run.settings.bits} bits ({run.name})", codes["database"], codes["query"], encode_video)
+    title = f"{run.method.name}, {run.settings.bits} bits ({run.name})"
+    return Method(title, codes["database"], codes["query"], encode_video)
 
 
 def _in_order(run: Run, split: str, codes: Tensor, stored: list[str], ids: list[str]) -> Tensor:

@@ -23,7 +23,6 @@ from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
 from ...data import Dataset, Split
-from ...experiments.evaluation import OURS
 from ...methods.baselines import BASELINES, fit_baseline
 from ...retrieval.codes import pack
 from ...retrieval.search import positions_by_id
@@ -151,7 +150,7 @@ def code_map(run: Run, setup: Setup, codes: Tensor | None = None) -> Map:
     codes: what `run_codes` gives, where it has been asked already
     """
     codes = run_codes(run, setup) if codes is None else codes
-    title = f"{OURS}, {codes.shape[1]} bits"
+    title = f"{run.method.name}, {codes.shape[1]} bits"
     return _kept(run.folder, "codes", title, setup, _hash(pack(codes).numpy()), lambda: codes)
 
 

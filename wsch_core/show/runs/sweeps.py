@@ -148,7 +148,7 @@ def run_row(one: Progress) -> dict[str, Any]:
         metrics, record, history = run.metrics, run.record, run.history
     except OSError as error:
         return row | {"state": "failed", "error": str(error)}
-    ours = metrics["methods"]["WSCH"]
+    ours = metrics["methods"][run.method.name]
     row |= {f"mAP@{k}": value for k, value in zip(ours["ks"], ours["expected"], strict=True)}
     row |= {word: metrics["code_health"][name] for name, word in HEALTH.items()}
     row["distinct codes"] /= metrics["code_health"]["videos"]
