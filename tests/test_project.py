@@ -82,6 +82,8 @@ def test_importing_the_core_stays_light():
         "faiss",
         "plotly",
         "dask",
+        "distributed",
+        "tqdm",
         "av",
         "transformers",
         "PIL",
