@@ -83,7 +83,6 @@ def test_importing_the_core_stays_light():
         "plotly",
         "dask",
         "distributed",
-        "tqdm",
         "av",
         "transformers",
         "PIL",

@@ -26,7 +26,7 @@ def trained(tiny):
         run = fit(settings, tiny, name=name.replace(" ", "-") + str(len(common)), callbacks=[])
         state = read_tensors(run.checkpoints()[0])
         weights = read_tensors(run.folder / "weights.safetensors")
-        return weights, {name: state.get(f"adam.exp_avg.{name}") for name in weights}
+        return weights, {name: state.get(f"optimizer.exp_avg.{name}") for name in weights}
 
     return train
 

@@ -67,6 +67,7 @@ class Method:
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"published": {}}  # named changes of the settings
     stages: ClassVar[tuple[str, ...]]  # that passes belong to
     tasks: ClassVar[tuple[str, ...]]  # that passes may learn, or do
+    optimizer_state: ClassVar[tuple[str, ...]] = ("step", "exp_avg", "exp_avg_sq")  # what the optimizer keeps: Adam's
     kept_on_device: ClassVar[tuple[str, ...]] = ()  # names in `State.kept` that live where the network computes
 
     def __init__(self, settings: Any, videos: int, frames: int, feature_size: int):

@@ -207,7 +207,7 @@ def _restore(state: State, tensors: dict[str, Tensor], path: Path, method: Metho
         for name, parameter in state.model.named_parameters():
             moments = _named(tensors, OPTIMIZER, f".{name}")
             if moments:
-                _check_moments(name, parameter, moments)
+                _check_moments(name, parameter, moments, method.optimizer_state)
                 state.optimizer.state[parameter] = {key: value.to(device) for key, value in moments.items()}
         kept, counts = _named(tensors, KEPT), [tensors[key].item() for key in ("steps", "passes")]
         method.check_kept(kept, state.model)
@@ -228,8 +228,10 @@ def _named(tensors: dict[str, Tensor], prefix: str, suffix: str = "") -> dict[st
     return {word: tensors[name] for word, name in words.items() if word and "." not in word}
 
 
-def _check_moments(name: str, parameter: Tensor, moments: dict[str, Tensor]) -> None:
-    """An optimizer keeps numbers, and tensors of its parameter's shape."""
-    fits = all(moment.shape in (parameter.shape, ()) for moment in moments.values())
+def _check_moments(name: str, parameter: Tensor, moments: dict[str, Tensor], expected: tuple[str, ...]) -> None:
+    """An optimizer keeps the number of its steps, and tensors of its parameter's shape."""
+    fits = moments.keys() == set(expected) and all(
+        moment.shape == (() if key == "step" else parameter.shape) for key, moment in moments.items()
+    )
     if not fits or not all(moment.dtype == torch.float32 and moment.isfinite().all() for moment in moments.values()):
         raise ValueError(f"the optimizer's state of {name} is not that of this network")
