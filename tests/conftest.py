@@ -1,6 +1,8 @@
 """A tiny data set in the published layout, and folders of its own for every test."""
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
@@ -81,3 +83,20 @@ def threads_stay():
     threads = torch.get_num_threads()
     yield
     assert torch.get_num_threads() == threads
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    """The last line before pytest's own count says what was skipped, which nobody reads in a list of skips."""
+    result = yield
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.write_line(did_not_run(report.longrepr[2] for report in skipped), yellow=True, bold=True)
+    return result
+
+
+def did_not_run(reasons: Iterable[str]) -> str:
+    """What `skipif` gave as reasons -> one line: how many tests did not run, and what each group needs."""
+    counts = Counter(reason.removeprefix("Skipped: ") for reason in reasons)
+    groups = "; ".join(f"{count}: {reason}" for reason, count in counts.most_common())
+    return f"Tests that did not run: {counts.total()} ({groups})"

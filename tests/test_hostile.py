@@ -23,7 +23,7 @@ from test_parity import DEFAULT
 
 from wsch_core import Settings, evaluate_run, fit, load_dataset
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory and limits are read as Linux tells them")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 SECONDS, BYTES, LONGEST = 2.0, 200e6, 1500
 SHARE = 10  # of the variants, one in so many is tried by the quick tests
 VARIANTS = [v for module in (hostile_tensors, hostile_hdf5, hostile_mat, hostile_texts) for v in module.variants()]

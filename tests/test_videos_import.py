@@ -359,7 +359,7 @@ def test_the_notebooks_go_from_a_folder_to_a_gallery(folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="WSCH_CLIPS names no folder of real clips")
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="needs WSCH_CLIPS, a folder of real clips")
 def test_of_real_clips_the_compressed_copy_is_nearest_to_the_original(tmp_path, monkeypatch):
     monkeypatch.setenv("WSCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("WSCH_OUTPUTS", str(tmp_path / "outputs"))
