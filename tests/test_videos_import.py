@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from videos import shades, write_sound, write_video
 
-from notebooks import ROOT, outputs, run_papermill
+from notebooks import PATIENCE, ROOT, outputs, run_papermill
 from wsch_core import Settings, evaluate_run, fit, load_dataset, settings_for
 from wsch_core.data import load_definition
 from wsch_core.data.check import check_dataset
@@ -282,7 +282,7 @@ class TestKilled:
             "40",
             "1",
         ]
-        done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout.splitlines()[-1])
         assert said["killed"] == 40
