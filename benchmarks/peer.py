@@ -54,7 +54,9 @@ def losses(model: WSCH, videos: Tensor, masks: Tensor, centers: Tensor | None, s
         found["reconstruction"] += 1 - F.cosine_similarity(rebuilt, hidden, dim=-1).mean()
         if "cluster" in tasks:
             similarity = means[-1] @ F.normalize(centers, dim=1).T
-            found["cluster"] += F.cross_entropy(similarity / settings.cluster_temperature, similarity.argmax(dim=1))
+            # whole numbers: of equally near centres rounding would choose one, and every processor another
+            nearest = (codes.detach().sum(dim=1) @ centers.T).argmax(dim=1)
+            found["cluster"] += F.cross_entropy(similarity / settings.cluster_temperature, nearest)
     if "contrast" in tasks:
         found["contrast"] = contrast(*means, settings.contrast_temperature, settings.tau_plus)
     return found

@@ -27,12 +27,12 @@ WEIGHTS = {"reconstruction": 1.0, "cluster": 0.02, "contrast": 1.0}
 
 @pytest.mark.parametrize("hidden", [3, 6, 9])
 def test_the_literal_training_step_has_the_same_losses_and_gradients(hidden):
-    torch.manual_seed(5)  # which draws no two equally near centres, between which the literal step's rounding chooses
+    torch.manual_seed(5)
     settings = Settings()
     model = WSCH(feature_size=12, bits=16, encoder_width=128, decoder_width=32).double()
     torch.nn.init.normal_(model.decoder.mask_token)
     features = Features(torch.randn(7, 10, 12, dtype=torch.float64))
-    centers = torch.randn(5, 16, dtype=torch.float64).sign()
+    centers = torch.randn(40, 16, dtype=torch.float64).sign()  # so many that some are equally near
     videos, masks = next(iter(peer.loader(features.tensor, hidden, batch_size=7)))
     order = (videos[:, None] == features.tensor).flatten(2).all(dim=2).long().argmax(dim=1)  # the loader shuffles
     views = (~masks).nonzero()[:, 2].view(7, 2, 10 - hidden).transpose(0, 1)

@@ -1,10 +1,17 @@
+import hashlib
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 import torch
 
-from wsch_core.data import demo, load_dataset
+from wsch_core.data import load_dataset
+from wsch_core.data.demo import build as demo
+from wsch_core.data.demo import frames as demo_frames
+from wsch_core.data.demo import network as demo_network
 from wsch_core.retrieval.metrics import evaluate_cosine
+from wsch_core.storage.tensors import read_tensors
 
 
 @pytest.fixture(scope="session")
@@ -17,9 +24,8 @@ def built(tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    """As few videos and extractor frames as go through every step."""
+    """As few videos as go through every step."""
     monkeypatch.setattr(demo, "PER_CLASS", {"train": 1, "database": 1, "query": 1})
-    monkeypatch.setattr(demo, "EXTRACTOR_FRAMES", 200)
 
 
 def build(folder):
@@ -28,48 +34,91 @@ def build(folder):
     return told
 
 
+def checksum(frames):
+    return hashlib.sha256(frames.tobytes()).hexdigest()
+
+
+CHECKSUMS = {
+    "train": "f214a212dea36944b5cd78297b94448135005daaf971046c210e29de32c89c3f",
+    "database": "40cdcb66bd285546ba02e7ef817fa4842d729f67aac8f06a974e9c62c8ca74b7",
+    "query": "2d6f0e62c174690abb617855c1b855d189d86504a3e033ed5b6df95be9f78f01",
+}
+
+
+def test_every_machine_draws_the_same_frames_and_sees_the_same_in_them():
+    frames = demo.make_videos("query")[0]
+    assert checksum(frames) == CHECKSUMS["query"]
+    stored = np.load(Path(__file__).parent / "fixtures" / "demo_features.npy")
+    assert np.allclose(demo.extract(frames[: len(stored)])[:, ::12], stored, rtol=0, atol=demo.STEP)
+
+
+def test_draws_are_even():
+    draws = demo_frames.Draws(3)
+    assert (np.bincount(draws.below(3, 30_000)) - 10_000).max() < 500
+    between, normal = draws.between(-0.5, 1.5, 100, 100), draws.normal(0.25, 100, 100)
+    assert abs(between.mean() / demo_frames.ONE - 0.5) < 0.02
+    assert (between.min() / demo_frames.ONE, between.max() / demo_frames.ONE) == pytest.approx((-0.5, 1.5), abs=0.01)
+    assert (normal.mean() / demo_frames.ONE, normal.std() / demo_frames.ONE) == pytest.approx((0, 0.25), abs=0.01)
+    assert np.array_equal(np.sort(draws.order(50)), np.arange(50))
+
+
 def test_backward_motions_are_forward_ones_reversed():
     for forward in range(0, len(demo.MOTIONS), 2):
-        paths = []
-        for motion in (forward, forward + 1):
-            torch.manual_seed(3)
-            paths.append(demo._paths(torch.full((50,), motion)))
-        jitter = 12 * 0.02  # both paths tremble on their own
-        assert (paths[0] - paths[1].flip(1)).abs().max() < jitter
-        assert (paths[0] - paths[1]).abs().max() > 0.5
+        one, other = (demo_frames.paths(demo_frames.Draws(3), np.full(50, forward + back)) for back in (0, 1))
+        jitter = 12 * 0.02 * demo_frames.ONE  # which is not played backwards
+        assert np.abs(one - other[:, ::-1]).max() < jitter
+        assert np.abs(one - other).max() > 0.5 * demo_frames.ONE
 
 
 def test_digit_images_are_dealt_once_and_evenly():
-    _, digits = demo._load_digits()
-    shares = demo._deal(digits, seed=0)
-    everything = torch.cat(list(shares.values()))
-    assert len(everything) == len(everything.unique()) == 1797
+    _, digits = demo_frames.load_digits()
+    shares = demo_frames.deal(digits, demo_frames.Draws(0, 0))
+    everything = np.concatenate(list(shares.values()))
+    assert len(everything) == len(np.unique(everything)) == 1797
     for owner, share in shares.items():
-        counts = torch.bincount(digits[share], minlength=10) / torch.bincount(digits)
-        assert (counts - demo.SHARES[owner]).abs().max() < 0.01
+        counts = np.bincount(digits[share], minlength=10) / np.bincount(digits)
+        assert np.abs(counts - demo_frames.SHARES[owner] / 100).max() < 0.01
 
 
-def test_frames_are_small_pictures():
-    torch.manual_seed(0)
-    pictures, _ = demo._load_digits()
-    frames = demo._render_videos(pictures, torch.arange(100), torch.arange(3), torch.tensor([0, 3, 5]))
-    assert frames.shape == (3, demo.FRAMES, demo.SIDE, demo.SIDE)
-    assert frames.dtype == torch.uint8
-    assert frames.max() > 200
-    assert frames.float().mean() < 128
-    assert not torch.equal(frames[:, 0], frames[:, -1])
+def test_frames_are_small_pictures(small):
+    frames, image, digit, motion = demo.make_videos("train")
+    assert frames.shape == (60, demo.FRAMES, demo_frames.SIDE, demo_frames.SIDE)
+    assert frames.dtype == np.uint8
+    assert len(np.unique(frames)) == demo_frames.GREYS
+    assert frames.max() == 255
+    assert frames.mean() < 128
+    assert (frames[:, 0] != frames[:, -1]).any(axis=(1, 2)).all()
+    assert len(set(zip(digit.tolist(), motion.tolist(), strict=True))) == 60
+    assert np.array_equal(demo_frames.load_digits()[1][image], digit)
 
 
-def test_the_same_seed_makes_the_same_set(small, tmp_path):
+def test_a_digit_is_where_it_should_be_and_as_large():
+    pictures, _ = demo_frames.load_digits()
+    one, count = demo_frames.ONE, 100
+    centre = np.stack([np.full(count, 0.25 * one), np.full(count, -0.5 * one)], axis=-1).astype(np.int32)
+    canvas = demo_frames._place(
+        pictures, np.arange(count), centre, np.full(count, one // 2, np.int32), np.zeros(count, np.int32)
+    ).mean(axis=0)
+    x, y = ((canvas.sum(axis=axis) * demo_frames.PIXELS).sum() / canvas.sum() / one for axis in (0, 1))
+    assert (x, y) == pytest.approx((0.25, -0.5), abs=0.03)  # digits' ink lies around their middle
+    assert np.flatnonzero(canvas.any(axis=0))[[0, -1]].tolist() == pytest.approx([12, 27], abs=2)
+
+
+def test_the_script_that_made_the_weights_still_makes_such(monkeypatch, tmp_path):
+    monkeypatch.setattr(demo_network, "TRAINING_FRAMES", 200)
+    monkeypatch.setattr(demo_network, "WEIGHTS", tmp_path / "weights.safetensors")
+    stored = read_tensors(Path(demo_network.__file__).with_name("network.safetensors"))
+    with torch.random.fork_rng(devices=[]):
+        demo_network.main()
+    made = read_tensors(tmp_path / "weights.safetensors")
+    assert {name: (t.shape, t.dtype) for name, t in made.items()} == {n: (t.shape, t.dtype) for n, t in stored.items()}
+    assert demo.extract(np.zeros((1, demo.FRAMES, demo_frames.SIDE, demo_frames.SIDE), np.uint8)).shape == (1, 25, 128)
+
+
+def test_the_same_set_is_made_again(small, tmp_path):
     state = torch.random.get_rng_state()
     told = build(tmp_path / "one")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)  # more threads, the same set
-    try:
-        build(tmp_path / "other")
-        assert torch.get_num_threads() == threads + 1
-    finally:
-        torch.set_num_threads(threads)
+    build(tmp_path / "other")
     assert torch.equal(state, torch.random.get_rng_state())
     assert len(told) == 2
     for split in demo.SPLITS:
@@ -84,6 +133,10 @@ def test_a_complete_set_is_left_as_it_is_and_others_are_refused(small, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").iterdir()}
     assert build(tmp_path / "demo") == []
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").iterdir()}
+    with h5py.File(tmp_path / "demo" / "train.h5", "r+") as file:
+        file.attrs["builder_version"] = 1
+    with pytest.raises(OSError, match="holds version 1 of the demo set, and this is version 2"):
+        build(tmp_path / "demo")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
     with pytest.raises(OSError, match="exists but is not a complete demo set"):
@@ -105,8 +158,8 @@ def test_the_slower_of_two_builders_keeps_the_faster_ones_set(small, tmp_path, m
     build(tmp_path / "theirs")
     write = demo._write_all
 
-    def overtaken(folder, seed):
-        write(folder, seed)
+    def overtaken(folder):
+        write(folder)
         (tmp_path / "theirs").rename(tmp_path / "demo")
 
     monkeypatch.setattr(demo, "_write_all", overtaken)
@@ -133,7 +186,8 @@ def test_the_set_is_what_it_says(built, monkeypatch):
         assert (digits.sum(axis=1) == 1).all()
         assert np.array_equal(both.reshape(len(both), 10, -1).sum(axis=2), digits)
         assert set(both.sum(axis=0)) == {demo.PER_CLASS[name]}
-        assert split.keyframes([0, 5]).shape == (2, 25, demo.SIDE, demo.SIDE)
+        assert checksum(split.keyframes(range(len(split)))) == CHECKSUMS[name]
+        assert split.keyframes([0, 5]).shape == (2, 25, demo_frames.SIDE, demo_frames.SIDE)
         with h5py.File(built / "demo" / f"{name}.h5") as file:
             images.append(set(file["digit_image"][:].tolist()))
     assert len(set.union(*images)) == sum(map(len, images))

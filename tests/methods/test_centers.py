@@ -23,8 +23,9 @@ def generator():
 def test_lloyd_equals_scikit_learn_from_the_same_start():
     codes = clustered_codes()
     start = kmeans_plus_plus(codes, 12, generator())
-    codes = codes + 0.01 * torch.randn(codes.shape, generator=generator())  # no ties, which each may break its own way
-    ours = kmeans(codes, start)
+    # no ties, which each may break its own way, and double precision, in which nothing is nearly a tie
+    codes = codes.double() + 0.01 * torch.randn(codes.shape, generator=generator())
+    ours = kmeans(codes, start.double())
     theirs = KMeans(12, init=start.numpy(), n_init=1, max_iter=300, tol=1e-4, algorithm="lloyd").fit(codes.numpy())
     assert ours.inertia == pytest.approx(theirs.inertia_, rel=1e-4)
     np.testing.assert_allclose(ours.means, theirs.cluster_centers_, atol=1e-4)
@@ -42,7 +43,8 @@ def test_results_are_consistent():
     found = kmeans(codes, kmeans_plus_plus(codes, 12, generator()))
     distances = torch.cdist(codes, found.means).square()
     assert found.inertia == pytest.approx(distances.min(dim=1).values.sum().item(), rel=1e-4)
-    assert torch.equal(found.nearest, distances.argmin(dim=1))
+    to_its_own = distances.gather(1, found.nearest[:, None])
+    assert (to_its_own <= distances.min(dim=1, keepdim=True).values + 1e-3).all()
 
 
 def test_an_empty_cluster_takes_the_farthest_code():

@@ -2,7 +2,8 @@
 
 Every file named in the environment variable WSCH_PARITY_FILES (colon-separated) is checked for everything it holds; all
 sizes are read from the file. Limits: forward tensors within 2e-6 of their largest absolute value, codes exactly, losses
-within 1e-6, gradient norms within 1e-4 relative.
+within 1e-6, gradient norms within 1e-4 relative. Ours are computed in double precision: what is left is the reference's
+own rounding, the same on every machine.
 """
 
 import json
@@ -34,7 +35,8 @@ class Case:
         self.config = json.loads(str(self.arrays["config_json"]))
         weights = {n.removeprefix("param."): self.tensor(n) for n in self.arrays if n.startswith("param.")}
         self.model, self.centers = load_reference_weights(weights)
-        self.model.to(DEVICE)
+        self.model.to(DEVICE).double()
+        self.centers = self.centers.double()
         frames = self.tensor("x")
         self.features = Features(frames)
         self.hidden = int(self.arrays["mask1"][0].sum())
@@ -43,7 +45,8 @@ class Case:
         self.views = visible_numbers[..., : frames.shape[1] - self.hidden]
 
     def tensor(self, name: str) -> torch.Tensor:
-        return torch.from_numpy(np.array(self.arrays[name])).to(DEVICE)
+        value = torch.from_numpy(np.array(self.arrays[name])).to(DEVICE)
+        return value.double() if value.is_floating_point() else value
 
     def visible(self) -> torch.Tensor:
         videos = torch.arange(len(self.features), device=DEVICE).repeat(2)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from notebooks import PATIENCE
 from wsch_core.storage.files import check_file, parse_json, read_json
 from wsch_core.storage.words import shortened
 
@@ -43,7 +44,7 @@ def test_a_full_disk_ends_in_a_sentence_and_keeps_what_was_there(tmp_path):
     names = ("weights.safetensors", "metrics.json")
     for name in names:
         (tmp_path / name).write_text("former")
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert list(told) == ["weights.safetensors", "codes.h5", "m.h5", "metrics.json"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wsch_core.storage.matlab import read_matrix
@@ -26,7 +26,6 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("mat") / "labels.mat"
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 12), st.sampled_from(TYPES), st.booleans(), st.booleans(), st.integers(0, 99))
 def test_what_was_written_is_read(path, rows, columns, kind, sparse, compressed, seed):
     values = (np.random.default_rng(seed).random((rows, columns)) < 0.4).astype(kind)

@@ -362,7 +362,7 @@ def test_settings_json_is_plain(tiny, tiny_settings):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_what_the_cpu_gives(tiny, tiny_settings):
     on_cpu = fit(replace(tiny_settings, epochs=0), tiny, name="cpu", callbacks=[])
     on_gpu = fit(replace(tiny_settings, epochs=0, device="cuda"), tiny, name="gpu", callbacks=[])

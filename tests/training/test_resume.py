@@ -12,6 +12,7 @@ import torch
 from measured import measured, taking
 from shared import assert_same_run
 
+from notebooks import PATIENCE
 from wsch_core import fit, load_run
 from wsch_core.storage.tensors import read_tensors
 from wsch_core.training.checkpoint import restore_newest
@@ -22,7 +23,7 @@ SCRIPT = Path(__file__).parents[1] / "killed.py"
 def kill_and_finish(name, kills, seed, settings):
     command = [sys.executable, str(SCRIPT), name, str(kills), str(seed), json.dumps(settings.as_dict())]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -169,7 +169,7 @@ class TestWhatIsNoVideo:
             read(path, 25)
 
 
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="WSCH_CLIPS names no folder of real clips")
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="needs WSCH_CLIPS, a folder of real clips")
 class TestRealClips:
     def test_are_read_but_the_damaged_one(self):
         for path in sorted(path for path in CLIPS.rglob("*") if path.suffix in decode.EXTENSIONS):

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from videos import shades, write_sound, write_video
 
-from notebooks import ROOT, outputs, run_papermill
+from notebooks import PATIENCE, ROOT, outputs, run_papermill
 from wsch_core import Settings, evaluate_run, fit, load_dataset, settings_for
-from wsch_core.data import demo, load_definition
+from wsch_core.data import load_definition
 from wsch_core.data.check import check_dataset
 from wsch_core.show.figures.retrieval import retrieved_now
 from wsch_core.show.gallery.cards import Films, content
@@ -32,25 +32,12 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """A folder with an extractor that was trained for a moment only."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "EXTRACTOR_FRAMES", 500)
-        patch.setenv("WSCH_CACHE", str(folder))
-        extract._load.cache_clear()
-        load_extractor("demo", "cpu")
-        yield folder
-    extract._load.cache_clear()
-
-
 @pytest.fixture
-def folder(tmp_path, monkeypatch, cache):
+def folder(tmp_path, monkeypatch):
     """Two classes of small videos, and WSCH_DATA and WSCH_OUTPUTS of the test's own."""
     for name in ("DATA", "OUTPUTS"):
         monkeypatch.setenv(f"WSCH_{name}", str(tmp_path / name.lower()))
-    monkeypatch.setenv("WSCH_CACHE", str(cache))
+    monkeypatch.setenv("WSCH_CACHE", str(tmp_path / "cache"))
     for number in range(4):
         write_video(tmp_path / "videos" / "dark" / f"{number}.mp4", shades(8, step=5 + number))
         write_video(tmp_path / "videos" / "light" / f"{number}.mkv", shades(8, first=150, step=5 + number))
@@ -96,7 +83,7 @@ class TestSet:
         data = load_dataset("mine")
         assert (report.videos, report.new, report.kept, report.redone, report.left_out) == (8, 8, 0, 0, [])
         assert check_dataset(data).ready
-        assert (data.frames, data.feature_size, data.definition.classes) == (5, demo.FEATURE_SIZE, ("dark", "light"))
+        assert (data.frames, data.feature_size, data.definition.classes) == (5, 128, ("dark", "light"))
         assert data.train.ids == sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.m*"))
         assert data.train.label_names(5) == "light"
         assert data.database is data.train
@@ -221,15 +208,14 @@ class TestAgain:
         definition = load_definition("mine")
         assert (definition.title, definition.settings["centers"]) == ("Ours", 4)
 
-    def test_what_would_mix_is_refused(self, folder, tmp_path, cache, monkeypatch):
+    def test_what_would_mix_is_refused(self, folder, tmp_path, monkeypatch):
         bring_in(folder)
         before = features()
         with pytest.raises(ValueError, match="mine holds 5 frames of each video, and frames is 6"):
             bring_in(folder, frames=6)
         with pytest.raises(ValueError, match="mine was made from a folder with other videos"):
             bring_in(write_video(tmp_path / "other" / "x.mp4", shades(8)).parent)
-        monkeypatch.setenv("WSCH_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(demo, "EXTRACTOR_FRAMES", 600)
+        monkeypatch.setattr(extract, "_version", lambda network, preparation: "another")
         extract._load.cache_clear()
         with pytest.raises(ValueError, match=r"features of mine were extracted with demo, version .* cannot be mixed"):
             bring_in(folder)
@@ -296,7 +282,7 @@ class TestKilled:
             "40",
             "1",
         ]
-        done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout.splitlines()[-1])
         assert said["killed"] == 40
@@ -373,7 +359,7 @@ def test_the_notebooks_go_from_a_folder_to_a_gallery(folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="WSCH_CLIPS names no folder of real clips")
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="needs WSCH_CLIPS, a folder of real clips")
 def test_of_real_clips_the_compressed_copy_is_nearest_to_the_original(tmp_path, monkeypatch):
     monkeypatch.setenv("WSCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("WSCH_OUTPUTS", str(tmp_path / "outputs"))

@@ -164,7 +164,7 @@ def load_dataset(name: str, hold: str = "auto") -> Dataset:
         raise ValueError(f"hold is {hold!r}: it must be one of {', '.join(HOLDS)}.")
     definition = load_definition(name)
     if definition.builder == "demo":
-        from .demo import build_demo  # only here: it needs scikit-learn
+        from .demo.build import build_demo  # only here: it needs scikit-learn
 
         build_demo(definition.folder)
     splits: dict[str, Split] = {}

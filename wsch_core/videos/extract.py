@@ -7,7 +7,6 @@ the features of one depend on nothing else that is imported with it.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,14 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..data import demo
 from ..data.definition import Definition, ExtractorRecord
+from ..data.demo import frames as demo_frames
+from ..data.demo import network as demo_network
 from ..data.holding import gigabytes
-from ..storage.paths import data_folder
-from ..storage.tensors import save_tensors
 from ..training.device import resolve_device
 from .prepare import Preparation, read_preparation
 
@@ -126,28 +123,9 @@ def _version(network: nn.Module, preparation: Preparation) -> str:
 
 
 def _demo() -> tuple[nn.Module, Preparation]:
-    """The network from the cache; trained and put there if it is not."""
-    chosen = os.environ.get("WSCH_CACHE")
-    folder = Path(chosen).expanduser().resolve() if chosen else data_folder() / ".cache"
-    path = folder / f"demo-extractor-{demo.BUILDER_VERSION}.safetensors"
-    network = demo.Extractor()
-    if path.exists():
-        try:
-            network.load_state_dict(load_file(path))
-        except Exception as error:  # safetensors and torch each have errors of their own
-            raise OSError(f"{path} is damaged ({error}): remove it, and it is made anew.") from error
-    else:
-        print("Training the demo set's feature extractor, some seconds, once.")
-        network = demo.train_extractor()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(
-                f"{folder} cannot be made ({error.strerror}): set WSCH_CACHE to a writable folder."
-            ) from error
-        save_tensors(path, network.state_dict())
-    side = (demo.SIDE, demo.SIDE)
-    return network.features, Preparation(side, demo.SIDE, scale=1 / 128, mean=(1.0,), deviation=(1.0,), mode="L")
+    side = demo_frames.SIDE
+    preparation = Preparation((side, side), side, scale=1 / 128, mean=(1.0,), deviation=(1.0,), mode="L")
+    return demo_network.load_network(), preparation
 
 
 # Hugging Face models
