@@ -90,6 +90,20 @@ class TestChoice:
         monkeypatch.setattr(decode._Decoder, "jump", lambda self, time: jump(self, time + 60 * 512))
         assert levels(read(path, 3)) == expected
 
+    def test_frames_that_tell_wrong_times_are_counted(self, tmp_path, monkeypatch):
+        """As in AVI files of two frames to a packet, whose times go back while the pictures do not."""
+        path = write_video(tmp_path / "a.avi", shades(25))
+        expected = levels(read(path, 25))
+        decoded = decode._Decoder._decode
+
+        def swapped(self):
+            for place, frame in enumerate(decoded(self)):
+                frame.pts += (1, -1)[place % 2] if place < 24 else 0
+                yield frame
+
+        monkeypatch.setattr(decode._Decoder, "_decode", swapped)
+        assert levels(read(path, 25)) == expected
+
     def test_memory_holds_chosen_frames_only(self, tmp_path):
         made = []
         read_clip(write_video(tmp_path / "a.mp4", shades(200, step=1)), 5, lambda image: made.append(image.size))

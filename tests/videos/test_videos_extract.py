@@ -207,7 +207,7 @@ class TestHuggingFace:
         )
         said = done.stderr.strip().splitlines()[-1]
         assert "microsoft/resnet-50 is not on this machine and cannot be downloaded" in said
-        assert 'extractor = "demo"' in said
+        assert 'extractor = "efficientnet-lite0", which needs no download' in said
         assert "Downloading" not in done.stdout
 
     def test_says_what_is_downloaded_before_it_is(self, tmp_path, monkeypatch, capsys):

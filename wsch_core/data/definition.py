@@ -12,7 +12,7 @@
     [query]
     same_as = "database"             # or files of its own
     [extractor]                      # of sets made from videos
-    name = "microsoft/resnet-50"
+    name = "efficientnet-lite0"
     version = "0123456789ab"
 
 Files are looked for below WSCH_DATA (or data/) in a folder of the definition's name, or in `folder`.
@@ -53,7 +53,7 @@ class SplitFiles:
 class ExtractorRecord:
     """What made a data set's features."""
 
-    name: str  # "demo", or a Hugging Face image model, by name or local folder
+    name: str  # "efficientnet-lite0", "demo", or a Hugging Face image model, by name or local folder
     version: str  # hash of its weights and of how pictures are prepared for it
 
 

@@ -106,7 +106,7 @@ def import_videos(
 
     labels: "folders" (the topmost sub-folder is a video's label), "none", or a CSV file with the columns file and, as
         there are, label (several), split and group
-    extractor: a Hugging Face image model, by name or local folder, or "demo", which needs no download
+    extractor: "efficientnet-lite0", a Hugging Face image model, by name or local folder, or "demo"
     frames: taken of each video, spread evenly over its time
     shares: of train, database and query, as "0.5, 0.4, 0.1"; "" keeps those of the set, and a new one of fewer than 200
         videos is train, database and query at once

@@ -1,7 +1,7 @@
-"""What turns pictures into features: any Hugging Face image model, or the small network of the demo set.
+"""What turns pictures into features: EfficientNet-Lite0, a Hugging Face image model, or the small network of the demo set.
 
-Weights are read from safetensors only, and no code that comes with a model is run. Videos are never put into one batch, so
-the features of one depend on nothing else that is imported with it.
+Weights of models are read from safetensors only, and no code that comes with one is run. Videos are never put into one
+batch, so the features of one depend on nothing else that is imported with it.
 """
 
 from __future__ import annotations
@@ -23,21 +23,25 @@ from ..data.demo import frames as demo_frames
 from ..data.demo import network as demo_network
 from ..data.holding import gigabytes
 from ..training.device import resolve_device
+from ..training.device import resolve_device
+from ..storage.paths import data_folder
+from ..storage.tensors import save_tensors
+from . import efficientnet, runtime
 from .prepare import Preparation, read_preparation
 
-DEFAULT = "microsoft/resnet-50"
+DEFAULT = efficientnet.NAME
 DEMO = "demo"
 FRAMES_TOGETHER = 5  # on a CPU, whose cache then holds what lies between two layers
 HUB_SECONDS = 10  # to wait for an answer before the machine is called offline
 MODEL_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
-WITHOUT = 'or choose extractor = "demo", the small network of the demo set, which needs no download'
+WITHOUT = f'or choose extractor = "{DEFAULT}", which needs no download'
 
 
 @dataclass(frozen=True, eq=False)
 class Extractor:
     """A network that turns prepared pictures into features; the same version gives the same features."""
 
-    name: str  # "demo", a model's name on the Hugging Face hub, or the path of a local folder
+    name: str  # "efficientnet-lite0", "demo", a model's name on the Hugging Face hub, or the path of a local folder
     version: str  # hash of weights and preparation
     feature_size: int  # D
     preparation: Preparation
@@ -62,7 +66,7 @@ class Extractor:
 def load_extractor(name: str = DEFAULT, device: str = "auto") -> Extractor:
     """Load an extractor, once for each device; a model that is not on this machine is downloaded, and that is said before.
 
-    name: an image model of the Hugging Face hub, a local folder of one, or "demo"
+    name: "efficientnet-lite0", an image model of the Hugging Face hub, a local folder of one, or "demo"
     Raises ValueError, OSError or ImportError with one sentence that names the model and what to do.
     """
     if not isinstance(name, str) or not name:
@@ -100,10 +104,12 @@ def check_same(dataset: str, stored: ExtractorRecord, extractor: Extractor) -> N
 
 @cache
 def _load(name: str, device: str) -> Extractor:
-    network, preparation = _demo() if name == DEMO else _huggingface(name)
+    network, preparation = LOADERS[name]() if name in LOADERS else _huggingface(name)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     version = _version(network, preparation)
+    if name == efficientnet.NAME and device == "cpu" and runtime.can_run():
+        network = runtime.OnnxRuntime(network)
     network.eval().to(device, memory_format=torch.channels_last)
     blank = torch.zeros(1, len(preparation.mean), *preparation.size, device=device)
     with torch.inference_mode():
@@ -119,13 +125,20 @@ def _version(network: nn.Module, preparation: Preparation) -> str:
     return digest.hexdigest()[:12]
 
 
-# The demo set's network
+# EfficientNet-Lite0, and the demo set's network
+
+
+def _efficientnet() -> tuple[nn.Module, Preparation]:
+    return efficientnet.EfficientNetLite0(efficientnet.read_weights()), efficientnet.PREPARATION
 
 
 def _demo() -> tuple[nn.Module, Preparation]:
     side = demo_frames.SIDE
     preparation = Preparation((side, side), side, scale=1 / 128, mean=(1.0,), deviation=(1.0,), mode="L")
     return demo_network.load_network(), preparation
+
+
+LOADERS = {efficientnet.NAME: _efficientnet, DEMO: _demo}
 
 
 # Hugging Face models
