@@ -27,8 +27,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from .codes import pack, unpack
-from .data.definition import MOST_SIZE
-from .data.hdf5 import check_storage, find, hdf5_image
+from .data.definition import MOST_SIZE, SPLITS
+from .data.hdf5 import check_storage, find, hdf5_image, read_attribute, read_slice, read_texts
 from .files import (
     TEMPORARY,
     check_file,
@@ -192,7 +192,7 @@ class Run:
         check_file(path, "evaluate the run first", self.folder)
         try:
             with h5py.File(path, "r") as file:
-                codes = {split: _read_codes(file, split) for split in file}
+                codes = {split: _read_codes(file, split) for split in SPLITS if split in file}
         except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
             raise OSError(f"{path} is damaged ({one_line(error)}): evaluate the run again.") from error
         if not codes:
@@ -208,7 +208,7 @@ def _read_codes(file: h5py.File, split: str) -> tuple[Tensor, list[str]]:
         check_storage(file, f"{split}/{name}", stored)
     if len(packed) != len(ids):
         raise ValueError(f"{split} has {len(packed)} codes and {len(ids)} ids")
-    return unpack(torch.from_numpy(packed[:]), int(group.attrs["bits"])), ids.asstr()[:].tolist()
+    return unpack(torch.from_numpy(read_slice(packed)), int(read_attribute(group, "bits"))), read_texts(ids)
 
 
 def build_model(settings: Settings, feature_size: int) -> WSCH:

@@ -13,7 +13,7 @@ import numpy as np
 import traitlets
 
 from ..data import Dataset
-from ..files import write_whole
+from ..files import make_folder, write_whole
 from ..run import Run
 from .cards import Films
 from .gallery import Gallery, Place, methods_for
@@ -110,8 +110,7 @@ class MapView:
         Raises ValueError if none are chosen, OSError if the run folder cannot be written.
         """
         self._some()
-        folder = self.folder / "maps"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(self.folder, "maps")
         numbers = [int(path.stem[7:]) for path in folder.glob("chosen-*.csv") if path.stem[7:].isdecimal()]
         path = folder / f"chosen-{max(numbers, default=0) + 1}.csv"
 

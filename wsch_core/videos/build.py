@@ -24,6 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ..data.definition import SPLITS, Definition, list_definitions, read_definition
+from ..files import make_folder
 from ..paths import data_folder
 from ..progress import StepLine
 from ..run import LOCK
@@ -172,9 +173,10 @@ def _empty(folder: Path) -> bool:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     try:
-        (folder / PARTS).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{folder} cannot be made ({error.strerror}): set WSCH_DATA to a writable folder.") from error
+    make_folder(folder, PARTS)
     try:
         with FileLock(folder / LOCK, timeout=0):
             yield
