@@ -9,6 +9,8 @@ import numpy as np
 from hostile import Variant, flipped, truncated
 
 FRAMES, SIZE = 10, 12
+PICTURES = (FRAMES, 4, 4)
+LZF = (("compression", "lzf"), ("maxshape", (None, FRAMES, SIZE)))
 
 
 def replaced(name, make):
@@ -47,6 +49,93 @@ def bomb(name, shape, chunks, dtype="f4", last=1):
             data.id.write_direct_chunk((start, *[0] * (len(shape) - 1)), content)
 
     return replaced(name, make)
+
+
+def unfolds_beyond(name, shape, chunks, dtype="f4", options=(("compression", "gzip"),), nbytes=2**31, last=True):
+    """One chunk that is small by what it declares, and unfolds to gigabytes."""
+
+    def make(file):
+        data = file.create_dataset(name, data=np.ones(shape, dtype), chunks=chunks, **dict(options))
+        place = ((shape[0] - 1) // chunks[0] * chunks[0] if last else 0, *[0] * (len(shape) - 1))
+        data.id.write_direct_chunk(place, folded(nbytes))
+
+    return replaced(name, make)
+
+
+def stacked(times):
+    """Compressed over and over."""
+
+    def make(file):
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((1, FRAMES, SIZE))
+        for _ in range(times):
+            plist.set_deflate(9)
+        space = h5py.h5s.create_simple((21, FRAMES, SIZE))
+        data = h5py.h5d.create(file.id, b"feats", h5py.h5t.IEEE_F32LE, space, plist)
+        content = folded(2**29)
+        for _ in range(times - 1):
+            content = zlib.compress(content, 9)
+        for row in range(21):
+            data.write_direct_chunk((row, 0, 0), content)
+
+    return replaced("feats", make)
+
+
+def one_text(name, count, length, **options):
+    """Texts of any length that all lead to one long text."""
+
+    def write(path):
+        with h5py.File(path, "r+") as file:
+            if name in file:
+                del file[name]
+            texts = ["x" * length, *(f"{number}" for number in range(count - 1))]
+            data = file.create_dataset(name, data=texts, dtype=TEXT, **options)
+            file.flush()
+            if data.compression == "lzf":
+                return
+            if data.chunks:
+                mask, content = data.id.read_direct_chunk((0,))
+                content = zlib.decompress(content) if data.compression else content
+                content = content[:16] * (len(content) // 16)
+                data.id.write_direct_chunk((0,), zlib.compress(content) if data.compression else content, mask)
+                return
+            start = data.id.get_offset()
+        content = bytearray(path.read_bytes())
+        content[start : start + 16 * count] = content[start : start + 16] * count
+        path.write_bytes(bytes(content))
+
+    return write
+
+
+def without_leading_bit(path):
+    """Numbers whose leading bit is written out, which other programs than HDF5 read wrongly."""
+
+    def make(file):
+        kind = h5py.h5t.IEEE_F32LE.copy()
+        kind.set_norm(h5py.h5t.NORM_NONE)
+        space = h5py.h5s.create_simple((21, FRAMES, SIZE))
+        data = h5py.h5d.create(file.id, b"feats", kind, space)
+        data.write(h5py.h5s.ALL, h5py.h5s.ALL, np.random.default_rng(0).random((21, FRAMES, SIZE)).astype("f4"))
+
+    replaced("feats", make)(path)
+
+
+def short_chunk(file):
+    """Not compressed, and shorter than it must be."""
+    data = file.create_dataset("feats", (21, FRAMES, SIZE), "f4", chunks=(1, FRAMES, SIZE), shuffle=True)
+    for row in range(21):
+        data.id.write_direct_chunk((row, 0, 0), bytes(8))
+
+
+def lists_of_texts(path):
+    with h5py.File(path, "r+") as file:
+        file.attrs["extractor_version"] = np.array(["x" * 600] * 30, dtype=object)
+
+
+def one_group_many_names(path):
+    with h5py.File(path, "r+") as file:
+        for number in range(20_000):
+            file[f"split{number}"] = h5py.SoftLink("/database")
 
 
 def half_written(file):
@@ -119,6 +208,13 @@ def itself(file):
 def a_group_in_itself(file):
     group = file.create_group("feats")
     group["feats"] = group
+
+
+def stored_anew(path, **options):
+    with h5py.File(path, "r+") as file:
+        content = file["feats"][()]
+        del file["feats"]
+        file.create_dataset("feats", data=content, **options)
 
 
 def numbers(change):
@@ -199,6 +295,25 @@ FEATURES = FILES | {
     "ids are not UTF-8": member("ids", data=np.array([b"\xff%d" % n for n in range(21)])),
     "ids that are not there": member("ids", shape=(10**12,), dtype=TEXT, chunks=(1024,)),
     "ids that unfold": bomb("ids", (16,), (16,), "S4000000"),
+    "a chunk unfolds to 2 GB": unfolds_beyond("feats", (21, FRAMES, SIZE), (2, FRAMES, SIZE)),
+    "a chunk unfolds to 2 GB, shuffled": unfolds_beyond(
+        "feats", (21, FRAMES, SIZE), (2, FRAMES, SIZE), options=(("compression", "gzip"), ("shuffle", True)), last=False
+    ),
+    "a chunk unfolds to 2 GB, with checksum": unfolds_beyond(
+        "feats", (21, FRAMES, SIZE), (2, FRAMES, SIZE), options=(("compression", "gzip"), ("fletcher32", True))
+    ),
+    "a chunk unfolds to 60 MB": unfolds_beyond("feats", (21, FRAMES, SIZE), (2, FRAMES, SIZE), nbytes=60 * 2**20),
+    "large chunks of lzf": unfolds_beyond("feats", (21, FRAMES, SIZE), (2**15, FRAMES, SIZE), options=LZF),
+    "compressed four times": stacked(4),
+    "a chunk that is short": replaced("feats", short_chunk),
+    "no implied leading bit": without_leading_bit,
+    "ids of one long text": one_text("ids", 21, 20_000_000),
+    "ids of one long text, chunked": one_text("ids", 21, 20_000_000, chunks=(21,)),
+    "ids of one long text, compressed": one_text("ids", 21, 20_000_000, chunks=(21,), compression="gzip"),
+    "ids of one long text, lzf": one_text("ids", 21, 20_000_000, chunks=(21,), compression="lzf"),
+    "ids of a chunk that unfolds": unfolds_beyond("ids", (21,), (2,), "S4"),
+    "keyframes of a chunk that unfolds": unfolds_beyond("keyframes", (21, *PICTURES), (1, *PICTURES), "u1", last=False),
+    "extractor of many texts": lists_of_texts,
     "ids elsewhere": replaced("ids", lambda file: h5py.ExternalLink("/etc/passwd", "ids")),
     "ids are a group": replaced("ids", lambda file: file.create_group("ids") and None),
     "keyframes are fractions": member("keyframes", data=np.zeros((21, FRAMES, 4, 4))),
@@ -211,10 +326,14 @@ HARMLESS = {
     "ids with markup": member("ids", data=[f"<img src=x onerror=alert({n})>" for n in range(21)], dtype=TEXT),
     "ids with null bytes": member("ids", data=np.array([b"a\0%d" % n for n in range(21)])),
     "ids of a megabyte": member("ids", data=[f"{n}" * 500_000 for n in range(21)], dtype=TEXT),
+    "lzf": lambda path: stored_anew(path, compression="lzf", chunks=(2, FRAMES, SIZE)),
+    "gzip, shuffle and checksum": lambda path: stored_anew(path, compression="gzip", shuffle=True, fletcher32=True),
     "half precision": numbers(lambda content: content.astype(np.float16)),
     "the other byte order": numbers(lambda content: content.astype(">f4")),
 }
 CODES = FILES | {
+    "packed of a chunk that unfolds": unfolds_beyond("database/packed", (14, 2), (14, 2), "u1"),
+    "ids of one long text": one_text("database/ids", 14, 20_000_000),
     "packed elsewhere": replaced("database/packed", lambda file: h5py.ExternalLink("/etc/passwd", "x")),
     "split elsewhere": replaced("query", lambda file: h5py.ExternalLink("secret.h5", "/")),
     "packed are numbers": member("database/packed", data=np.zeros((14, 2))),
@@ -233,6 +352,7 @@ CODES = FILES | {
     "bits are a list": lambda path: attribute(path, "database", "bits", [1, 2]),
 }
 MAP = FILES | {
+    "coordinates of a chunk that unfolds": unfolds_beyond("coordinates", (14, 2), (14, 2)),
     "coordinates elsewhere": replaced("coordinates", lambda file: h5py.ExternalLink("/etc/passwd", "x")),
     "coordinates of terabytes": member("coordinates", shape=(10**12, 2), dtype="f4", chunks=(1024, 2)),
     "coordinates NaN": member("coordinates", data=np.full((14, 2), np.nan, np.float32)),
@@ -266,6 +386,7 @@ def v73(**options):
 
 
 LABELS = {name: change for name, change in FILES.items() if name not in ("text", "empty")} | {
+    "a chunk unfolds to 2 GB": unfolds_beyond("labels", (3, 14), (3, 14), "u1"),
     "terabytes": member("labels", shape=(10**11, 14), dtype="u1", chunks=(1024, 14)),
     "terabytes of videos": member("labels", shape=(3, 10**12), dtype="u1", chunks=(3, 1024)),
     "not written": member("labels", shape=(3, 14), dtype="u1", chunks=(1, 14)),
@@ -306,6 +427,7 @@ def variants():
     sets = {"HDF5 features": FEATURES, "HDF5 codes": CODES, "HDF5 map": MAP, "mat v7.3": LABELS}
     made = [Variant(kind, name, change) for kind, changes in sets.items() for name, change in changes.items()]
     made += [Variant("HDF5 features", name, change, False) for name, change in HARMLESS.items()]
+    made += [Variant("HDF5 codes", "one group under 20,000 names", one_group_many_names, False)]
     for seed, kind in enumerate(sets, start=10):
         made += truncated(kind, 12) + flipped(kind, 32, seed)
     return made + flipped("mat v7.3", 16, 20, v73())

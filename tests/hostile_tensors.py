@@ -82,6 +82,59 @@ def in_tar(path):
             archive.addfile(entry, io.BytesIO(content))
 
 
+def changed_program(change):
+    """The checkpoint with its pickle changed."""
+
+    def write(path):
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                if name.endswith("data.pkl"):
+                    made = change(content)
+                    assert made != content, "nothing was changed"
+                    content = made
+                archive.writestr(name, content)
+
+    return write
+
+
+def encoded(times):
+    """A text encoded, its bytes decoded to a text of more letters, and so on."""
+    text = "\xff" * 1000
+    start = b"\x80\x02c_codecs\nencode\nq\x01X" + struct.pack("<I", len(text.encode())) + text.encode()
+    return start + (b"q\x02h\x01h\x02X\x06\0\0\0utf-16\x86R") * times + b"."
+
+
+def many_dictionaries(count):
+    """Each made of one and the same long list."""
+    pairs = b"](" + b"".join(b"J" + struct.pack("<i", n) + b"N\x86" for n in range(7_000)) + b"eq\x01"
+    return b"\x80\x02" + pairs + b"ccollections\nOrderedDict\nq\x02" + b"(" + b"h\x02h\x01\x85R" * (count // 4) + b"t."
+
+
+def many_members(path):
+    with zipfile.ZipFile(path, "a") as archive:
+        for number in range(300_000):
+            archive.writestr(zipfile.ZipInfo(f"archive/data/x{number}"), b"")
+
+
+def overlapping(path):
+    """Every storage's entry names the place of the largest one."""
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+        entries = [member.header_offset for member in archive.infolist() if "/data/" in member.filename]
+    content = path.read_bytes()
+    directory = content.index(b"PK\x01\x02")
+    tail = content[directory:]
+    for offset in entries:
+        tail = tail.replace(
+            struct.pack("<I", offset) + b"published/data/",
+            struct.pack("<I", largest.header_offset) + b"published/data/",
+        )
+    assert tail != content[directory:], "nothing was changed"
+    path.write_bytes(content[:directory] + tail)
+
+
 def itself(content):
     content["berthash"]["self"] = content
     return content
@@ -159,10 +212,39 @@ PTH = {
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
     "a link to itself": lambda path: (path.unlink(), path.symlink_to(path)),
+    "bytearray of 3 GB": in_archive(lambda path: b"\x80\x02c__builtin__\nbytearray\nJ\x00\x5e\xd0\xb2\x85R."),
+    "encoded over and over": in_archive(lambda path: encoded(21)),
+    "a key that doubles 60 times": in_archive(lambda path: b"\x80\x02})" + b"q\x01h\x01\x86" * 60 + b"K\x01s."),
+    "a key in 1,000,000 tuples": in_archive(lambda path: b"\x80\x02})" + b"\x85" * 10**6 + b"K\x01s."),
+    "120,000 tuples in one another": in_archive(lambda path: b"\x80\x02})" + b"\x85" * 120_000 + b"."),
+    "an epoch in 120,000 tuples": changed_program(
+        lambda program: program[:-1] + b"X\x05\0\0\0epoch)" + b"\x85" * 120_000 + b"s."
+    ),
+    "a place far away in the memo": in_archive(lambda path: b"\x80\x02}r\xff\xff\xff\x7f."),
+    "dictionaries made of one list": in_archive(lambda path: many_dictionaries(10**4)),
+    "marks over a large stack": in_archive(lambda path: b"\x80\x02" + b"}" * 60_000 + b"(t" * 30_000 + b"."),
+    "one storage, 1,500 tensors": changed(
+        lambda content: content.update(optimizer=[content["berthash"]["En.norm1.bias"].view(-1) for _ in range(1_500)])
+    ),
+    "a number of 255 bytes": changed_program(
+        lambda program: program[:-1] + b"X\x05\0\0\0epoch\x8a\xff" + b"\x7f" * 255 + b"s."
+    ),
+    "a number of 500 kB": in_archive(lambda path: b"\x80\x02\x8b\x00\x00\x08\x00" + b"\x7f" * 2**19 + b"."),
+    "digits of 500 kB": in_archive(lambda path: b"I" + b"9" * 500_000 + b"\n."),
+    "a storage that is shorter": changed_program(lambda program: program.replace(b"K\x80t", b"M\x80\x7ft")),
+    "a storage of two types": changed_program(lambda program: program.replace(b"FloatStorage", b"HalfStorage", 1)),
+    "a tensor beyond its storage": changed_program(
+        lambda program: program.replace(b"K\x00K\x80\x85", b"K\x01K\x80\x85")
+    ),
+    "300,000 members": many_members,
+    "members over each other": overlapping,
     "zeros": lambda path: path.write_bytes(bytes(10_000)),
     "text file": lambda path: path.write_text("hello\n" * 100),
     "HTML page": lambda path: path.write_text("<!doctype html><title>Sign in</title>"),
 }
+PTH_HARMLESS = (
+    "nested in dictionaries", "an epoch in 120,000 tuples", "one storage, 1,500 tensors", "a number of 255 bytes",
+)  # fmt: skip
 
 
 def raw(header, data=b"", length=None):
@@ -255,7 +337,7 @@ CHECKPOINT = {
 
 
 def variants():
-    made = [Variant("pth", name, change, name not in ("nested in dictionaries",)) for name, change in PTH.items()]
+    made = [Variant("pth", name, change, name not in PTH_HARMLESS) for name, change in PTH.items()]
     for kind in ("safetensors weights", "safetensors checkpoint"):
         made += [Variant(kind, name, change) for name, change in SAFETENSORS.items()]
     made += [Variant("safetensors checkpoint", name, change) for name, change in CHECKPOINT.items()]

@@ -282,6 +282,15 @@ class TestView:
         view._on_message(None, {"choose": [panel["method"], card["id"]], "on": False}, None)
         assert len(read_csv(view.export())) == 5
 
+    def test_a_folder_that_leads_elsewhere_is_not_written_to(self, view, run, tmp_path):
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (run.folder / "gallery").symlink_to(outside)
+        with pytest.raises(OSError, match="gallery is a link that leaves its folder"):
+            view.export()
+        assert not any(outside.iterdir())
+        assert "is a link" in view.said.value
+
 
 class TestPage:
     def test_needs_nothing_else_and_shows_text_as_text(self, tiny_folder, run, tmp_path):

@@ -211,6 +211,16 @@ class TestView:
         assert "maps" in view.said.value
         assert "✗" in view.said.value
 
+    def test_a_folder_that_leads_elsewhere_is_neither_read_nor_written(self, view, run, setup):
+        outside = (view.folder / "maps").rename(view.folder.parent / "outside")
+        (view.folder / "maps").symlink_to(outside)
+        before = sorted(outside.iterdir())
+        view._on_message(None, {"select": [2]}, None)
+        for act in (view.export, lambda: maps.code_map(run, setup)):
+            with pytest.raises(OSError, match="maps is a link that leaves its folder"):
+                act()
+        assert sorted(outside.iterdir()) == before
+
     def test_where_the_training_set_is_the_database(self, tiny_folder, run, laid_out):
         replace_definition(tiny_folder, 'features = "database.h5"\nlabels = "database.mat"', 'same_as = "train"')
         tiny = load_dataset("tiny")

@@ -10,7 +10,7 @@ from wsch_core.methods.wsch.settings import Settings
 from wsch_core.show import frames, tables
 from wsch_core.show.figures import curves, retrieval
 from wsch_core.show.figures import run as figures
-from wsch_core.show.style import empty, label, measure, save
+from wsch_core.show.style import empty, keep, label, measure, save
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -295,6 +295,21 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(ValueError, match=r"ending in \.png"):
         save(empty("new"), tmp_path / "figure.pdf")
+
+
+def test_figures_are_not_written_through_a_link(tmp_path):
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    run.mkdir()
+    outside.mkdir()
+    (run / "figures").symlink_to(outside)
+    with pytest.raises(OSError, match="figures is a link that leaves its folder"):
+        keep(empty("new"), run, "losses")
+    assert not any(outside.iterdir())
+    (run / "elsewhere").mkdir()
+    (run / "figures").unlink()
+    (run / "figures").symlink_to("elsewhere")  # a link that stays in the run folder
+    keep(empty("new"), run, "losses")
+    assert (run / "elsewhere" / "losses.png").is_file()
 
 
 def test_rounding_errors_are_no_colours():

@@ -244,6 +244,15 @@ class TestAgain:
             bring_in(folder)
         assert theirs.read_text() == "theirs"
 
+    def test_parts_that_lead_elsewhere_are_not_written_to(self, folder, tmp_path):
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (tmp_path / "data" / "mine").mkdir(parents=True)
+        (tmp_path / "data" / "mine" / ".parts").symlink_to(outside)
+        with pytest.raises(OSError, match="is a link that leaves its folder"):
+            bring_in(folder)
+        assert not any(outside.iterdir())
+
     def test_two_at_a_time_are_refused(self, folder):
         with (
             build._locked(Path(os.environ["WSCH_DATA"]) / "mine"),

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import scipy  # whose parts are loaded when first used: they take longer than the rest of the core
 
-from ..storage.hdf5 import check_storage, find, open_hdf5
+from ..storage.hdf5 import check_storage, find, open_hdf5, read_slice
 from ..storage.words import one_line
 from .definition import SPLITS, Definition, SplitFiles, load_definition
 from .disk import DiskFeatures, open_features
@@ -82,7 +82,7 @@ class Split:
                 self._check_keyframes(file, stored)
                 wanted = [(place, v - start) for place, v in enumerate(videos) if 0 <= v - start < len(stored)]
                 try:
-                    pictures += [(place, stored[row]) for place, row in wanted]
+                    pictures += [(place, read_slice(stored, row, row + 1)[0]) for place, row in wanted]
                 except OSError as error:
                     raise OSError(
                         f"{file.filename}: 'keyframes' cannot be read ({one_line(error)}): copy it again."

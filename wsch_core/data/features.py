@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import h5py
@@ -14,7 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..storage.hdf5 import MOST_COMPRESSED, check_storage, find, open_hdf5
+from ..storage.hdf5 import (
+    MOST_COMPRESSED,
+    check_storage,
+    find,
+    is_plain,
+    open_hdf5,
+    read_attribute,
+    read_slice,
+    read_texts,
+)
 from ..storage.words import one_line
 from .definition import Definition
 
@@ -146,7 +156,7 @@ def _check_extractor(definition: Definition, paths: Sequence[Path]) -> None:
     expected, whose = definition.extractor and definition.extractor.version, "the definition"
     for path in paths:
         with open_hdf5(path) as file:
-            found = file.attrs.get("extractor_version")
+            found = read_attribute(file, "extractor_version")
         if found is not None and expected is not None and found != expected:
             raise ValueError(
                 f"{path} was made by the extractor version {found!r}, but {whose} says {expected!r}: features of two "
@@ -161,7 +171,7 @@ def _shape(path: Path, key: str) -> tuple[int, ...]:
         data = find(file, key)
         if not isinstance(data, h5py.Dataset):
             raise ValueError(
-                f"{path} has no dataset {key!r}; it holds {', '.join(file)[:300] or 'nothing'}: "
+                f"{path} has no dataset {key!r}; it holds {', '.join(islice(file, 20))[:300] or 'nothing'}: "
                 "name the right one as features_key in the definition."
             )
         if data.ndim != 3:
@@ -170,6 +180,11 @@ def _shape(path: Path, key: str) -> tuple[int, ...]:
             )
         if data.dtype.kind != "f":
             raise ValueError(f"{path}: {key!r} holds {data.dtype}, but features must be floating-point numbers.")
+        if not is_plain(data):
+            raise ValueError(
+                f"{path}: {key!r} holds numbers in a form of its own, but features must be IEEE floating-point numbers of "
+                "16, 32 or 64 bits: store them as float32."
+            )
         if data.shape[0] == 0:
             raise ValueError(f"{path}: {key!r} holds no videos, but at least one is needed.")
         check_storage(file, key, data, MOST_COMPRESSED)
@@ -208,7 +223,7 @@ def read_chunks(path: Path, key: str, most: int | None = None) -> Iterator[tuple
             start = starts[place]
             try:
                 with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-                    chunk = data[start : start + step].astype(np.float32, copy=False)
+                    chunk = read_slice(data, start, start + step).astype(np.float32, copy=False)
             except OSError as error:
                 raise OSError(
                     f"{path}: {key!r} cannot be read at video {start} ({one_line(error)}): copy it again."
@@ -253,7 +268,7 @@ def read_ids(folder: Path, split: str, files: tuple[str, ...], videos: int) -> l
                 raise ValueError(f"{folder / name}: 'ids' must be one text per video: store them as strings.")
             check_storage(file, "ids", stored, MOST_COMPRESSED)
             try:
-                ids += stored.asstr()[:].tolist()
+                ids += read_texts(stored)
             except (OSError, UnicodeDecodeError) as error:
                 raise OSError(
                     f"{folder / name}: 'ids' cannot be read ({one_line(error)}): store them again, in UTF-8."
@@ -275,7 +290,7 @@ def fingerprint(folder: Path, files: tuple[str, ...], key: str) -> str:
             digest.update(repr((data.shape, str(data.dtype))).encode())
             try:
                 for row in np.linspace(0, len(data) - 1, min(64, len(data))).astype(int):
-                    digest.update(np.ascontiguousarray(data[row]).tobytes())
+                    digest.update(np.ascontiguousarray(read_slice(data, row, row + 1)).tobytes())
             except OSError as error:
                 raise OSError(f"{folder / name}: {key!r} cannot be read ({one_line(error)}): copy it again.") from error
     return digest.hexdigest()[:16]

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import scipy  # whose parts are loaded when first used: they take longer than the rest of the core
 
-from ..storage.hdf5 import check_storage, find, open_hdf5
+from ..storage.hdf5 import check_storage, find, open_hdf5, read_attribute, read_slice
 from ..storage.matlab import Damaged, read_matrix, sparse_matrix
 from ..storage.words import one_line
 
@@ -83,7 +83,7 @@ def _read_hdf5(path: Path, key: str, check_shape: Callable[[tuple[int, ...]], No
                 check_shape(stored.shape[::-1])  # MATLAB writes columns first
                 return _read_whole(file, key, stored).T
             if isinstance(stored, h5py.Group) and {"ir", "jc"} <= set(stored) and "MATLAB_sparse" in stored.attrs:
-                return _read_sparse(file, key, stored.attrs["MATLAB_sparse"], check_shape)
+                return _read_sparse(file, key, read_attribute(stored, "MATLAB_sparse"), check_shape)
         except (Damaged, KeyError, RuntimeError, TypeError, OverflowError) as error:
             raise OSError(f"{path}: {key!r} cannot be read ({one_line(error)}): copy the file again.") from error
         if stored is not None:
@@ -117,4 +117,7 @@ def _read_whole(file: h5py.File, key: str, data: h5py.Dataset) -> np.ndarray:
     check_storage(file, key, data)
     if data.dtype.kind not in "buif":
         raise ValueError(f"{file.filename}: {key!r} holds {data.dtype}, but labels must be numbers 0 and 1.")
-    return data[()]
+    try:
+        return read_slice(data) if data.ndim else data[()]
+    except OSError as error:
+        raise Damaged(one_line(error)) from error

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -20,8 +18,9 @@ from ..methods.wsch.settings import Settings
 from ..retrieval.metrics import Evaluation
 from ..runs.folder import WEIGHTS, Run, create_run
 from ..storage.files import check_file
+from ..storage.pth import Damaged, NotPlain, read_pth
 from ..storage.tensors import save_tensors
-from ..storage.words import shortened
+from ..storage.words import one_line, shortened
 from .evaluation import evaluate_codes
 
 _ATTENTION = {
@@ -60,10 +59,6 @@ NAMES = {
     **{f"De.att.{theirs}": f"decoder.attention.{ours}" for theirs, ours in _ATTENTION.items()},
 }
 CENTERS = "cluster_centers"
-DAMAGE = (  # what torch and zipfile raise for files that are not what they should be
-    RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, AssertionError, ImportError,
-    MemoryError, NotImplementedError, OverflowError, zipfile.BadZipFile,
-)  # fmt: skip
 SIZED_BY = ("En.in_proj.weight", "De.encoder_to_decoder.weight", "En.ssm.x_proj.weight")  # their shapes tell all sizes
 
 
@@ -98,15 +93,16 @@ def load_checkpoint(path: Path | str) -> ReferenceCheckpoint:
     path = Path(path)
     check_file(path, "give the path of a .pth file")
     try:
-        _check_archive(path)
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
+        stored = read_pth(path)
+    except NotPlain as error:
         raise ValueError(
-            f"{path} holds more than tensors and plain values, or is no .pth file, and was not read: "
+            f"{path} holds more than tensors and plain values ({one_line(error)}), and was not read: "
             "get the checkpoint again from its authors."
         ) from error
-    except DAMAGE as error:
-        raise OSError(f"{path} is damaged or no .pth file: get the checkpoint again from its authors.") from error
+    except (Damaged, OSError, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise OSError(
+            f"{path} is damaged or no .pth file ({one_line(error)}): get the checkpoint again from its authors."
+        ) from error
     weights = stored.get("berthash") if isinstance(stored, dict) else None
     if not isinstance(weights, dict):
         found = ", ".join(map(shortened, stored))[:300] if isinstance(stored, dict) else type(stored).__name__
@@ -118,17 +114,6 @@ def load_checkpoint(path: Path | str) -> ReferenceCheckpoint:
         return ReferenceCheckpoint(model, centers, epoch if type(epoch) is int and epoch >= 0 else 0, adam)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it holds, or into other files (ValueError); torch writes neither."""
-    if tarfile.is_tarfile(path):
-        raise ValueError("it is a tar archive")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > path.stat().st_size:
-            raise ValueError("its members are compressed")
 
 
 def _is_whole(value: Any) -> bool:

@@ -26,17 +26,17 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
+from ..data.definition import MOST_SIZE, SPLITS
 from ..methods import DEFAULT, METHODS, Method, method_of
 from ..retrieval.codes import pack, unpack
 from ..storage.files import TEMPORARY, check_file, damaged, parse_json, read_json, read_text, write_whole
-from ..storage.hdf5 import check_storage, find, hdf5_image
+from ..storage.hdf5 import check_storage, find, hdf5_image, read_attribute, read_slice, read_texts
 from ..storage.paths import outputs_folder
 from ..storage.tensors import load_weights, read_tensors
 from ..storage.words import one_line, shortened, unknown_name
 from .records import are_shares, is_entry, is_evaluation, is_health
 
 KEPT_CHECKPOINTS = 2
-MOST_SIZE = 10**6  # of a feature, and frames of a video
 LONGEST_NAME = 250  # bytes of a run's name, which file systems allow
 CHECKPOINTED = "model."  # how the network's tensors are named in a checkpoint
 MOST_HISTORY = 2**26  # bytes
@@ -186,7 +186,7 @@ class Run:
         check_file(path, "evaluate the run first", self.folder)
         try:
             with h5py.File(path, "r") as file:
-                codes = {split: _read_codes(file, split) for split in file}
+                codes = {split: _read_codes(file, split) for split in SPLITS if split in file}
         except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
             raise OSError(f"{path} is damaged ({one_line(error)}): evaluate the run again.") from error
         if not codes:
@@ -202,7 +202,7 @@ def _read_codes(file: h5py.File, split: str) -> tuple[Tensor, list[str]]:
         check_storage(file, f"{split}/{name}", stored)
     if len(packed) != len(ids):
         raise ValueError(f"{split} has {len(packed)} codes and {len(ids)} ids")
-    return unpack(torch.from_numpy(packed[:]), int(group.attrs["bits"])), ids.asstr()[:].tolist()
+    return unpack(torch.from_numpy(read_slice(packed)), int(read_attribute(group, "bits"))), read_texts(ids)
 
 
 def create_run(name: str, record: dict[str, Any]) -> Run:

@@ -28,6 +28,18 @@ def check_file(path: Path, remedy: str, inside: Path | None = None) -> None:
         raise OSError(f"{path} is a link that leaves its folder, which is not followed: remove it, and {remedy}.")
 
 
+def make_folder(folder: Path, name: str) -> Path:
+    """A folder inside another one, made if it is not there; OSError where it is a link that leaves that one."""
+    path = folder / name
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise OSError(f"{path} is a link that leaves its folder, which is not followed: remove it.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{path} cannot be made ({error.strerror}): make {folder} writable.") from error
+    return path
+
+
 def read_text(path: Path, remedy: str, inside: Path | None = None, most: int = MOST_BYTES) -> str:
     """A text in UTF-8. Raises FileNotFoundError or OSError with one sentence that names the file."""
     check_file(path, remedy, inside)

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from ..data.definition import SPLITS, Definition, list_definitions, read_definition
 from ..runs.folder import LOCK
+from ..storage.files import make_folder
 from ..storage.lines import StepLine
 from ..storage.paths import data_folder
 from .assemble import Plan, clean, same_as, write_set
@@ -172,9 +173,10 @@ def _empty(folder: Path) -> bool:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     try:
-        (folder / PARTS).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{folder} cannot be made ({error.strerror}): set WSCH_DATA to a writable folder.") from error
+    make_folder(folder, PARTS)
     try:
         with FileLock(folder / LOCK, timeout=0):
             yield

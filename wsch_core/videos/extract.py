@@ -23,9 +23,6 @@ from ..data.demo import frames as demo_frames
 from ..data.demo import network as demo_network
 from ..data.holding import gigabytes
 from ..training.device import resolve_device
-from ..training.device import resolve_device
-from ..storage.paths import data_folder
-from ..storage.tensors import save_tensors
 from . import efficientnet, runtime
 from .prepare import Preparation, read_preparation
 

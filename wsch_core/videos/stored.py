@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ import numpy as np
 from ..data.definition import Definition
 from ..data.holding import gigabytes
 from ..storage.files import write_whole
-from ..storage.hdf5 import hdf5_image, open_hdf5
+from ..storage.hdf5 import check_storage, find, hdf5_image, open_hdf5, read_attribute, read_slice, read_texts
+from ..storage.words import one_line
 from .decode import DECODING_VERSION
 from .extract import Extractor
 from .folder import VideoFile
 from .prepare import KEYFRAME
 
 PARTS = ".parts"  # the folder of single videos, below the data set's
+MOST_ATTRIBUTES = 100
 OPEN_FILES = 8  # at the same time, while rows are copied
 MOST_OF_DISK = 0.95  # of what is free may be taken
 
@@ -92,7 +95,7 @@ def write_rows(path: Path, made: dict[str, Any], rows: Sequence[Row]) -> None:
             _create(file, len(rows), shape, made)
             for place, row in enumerate(rows):
                 stored = source.open(row.path)
-                file["feats"][place] = stored["feats"][row.row]
+                file["feats"][place] = read_slice(stored["feats"], row.row, row.row + 1)[0]
                 # The compressed picture is copied as it is.
                 mask, chunk = stored["keyframes"].id.read_direct_chunk((row.row, 0, 0, 0, 0))
                 file["keyframes"].id.write_direct_chunk((place, 0, 0, 0, 0), chunk, mask)
@@ -109,7 +112,11 @@ class _Sources:
         stack.callback(self._close_all)
 
     def open(self, path: Path) -> h5py.File:
-        file = self.files.pop(path, None) or open_hdf5(path)
+        file = self.files.pop(path, None)
+        if file is None:
+            file = open_hdf5(path)
+            for name in ("feats", "keyframes"):
+                check_storage(file, name, find(file, name))
         self.files[path] = file
         if len(self.files) > OPEN_FILES:
             self.files.pop(next(iter(self.files))).close()
@@ -139,12 +146,16 @@ def read_rows(path: Path) -> tuple[list[Row], dict[str, Any]]:
     """What a file holds, features left aside: its rows and its attributes (FileNotFoundError, OSError)."""
     with open_hdf5(path) as file:
         try:
-            ids = file["ids"].asstr()[:].tolist()
-            facts = zip(*(file[name][:].tolist() for name in ("bytes", "modified", "repeated")), strict=True)
+            stored = {name: find(file, name) for name in ("ids", "bytes", "modified", "repeated")}
+            for name, data in stored.items():
+                check_storage(file, name, data)
+            ids = read_texts(stored.pop("ids"))
+            facts = zip(*(read_slice(data).tolist() for data in stored.values()), strict=True)
             rows = [Row(video, *each, path, row) for row, (video, each) in enumerate(zip(ids, facts, strict=True))]
-            made = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in file.attrs.items()}
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise OSError(f"{path} is not a file that an import has written ({error}): remove it.") from error
+            made = {name: read_attribute(file, name) for name in islice(file.attrs, MOST_ATTRIBUTES)}
+            made = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in made.items()}
+        except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+            raise OSError(f"{path} is not a file that an import has written ({one_line(error)}): remove it.") from error
     return rows, made
 
 

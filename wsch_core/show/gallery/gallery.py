@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import h5py
@@ -18,10 +19,12 @@ from ...experiments.evaluation import FITTED_VIDEOS
 from ...methods.baselines import BASELINES, fit_baseline
 from ...retrieval.metrics import evaluate
 from ...runs.folder import Run, load_run
-from ...storage.hdf5 import MOST_COMPRESSED, check_storage, find, open_hdf5
+from ...storage.hdf5 import MOST_COMPRESSED, check_storage, find, open_hdf5, read_slice
+from ...storage.words import one_line
 from ...training.loop import encode
 
 FEATURE_FILES = (".h5", ".hdf5")
+MOST_NAMES = 100  # looked through in a file of one video
 ORDERS = ("in order", "at random", "worst first", "best first")
 
 
@@ -245,7 +248,7 @@ class Gallery:
 def read_video(path: Path, feature_size: int) -> Tensor:
     """One video's features from an HDF5 file: (1, frames, D) float32. Errors as for `Gallery.bring`."""
     with open_hdf5(path) as file:
-        names = [name for name in file if isinstance(find(file, name), h5py.Dataset)]
+        names = [name for name in islice(file, MOST_NAMES) if isinstance(find(file, name), h5py.Dataset)]
         if len(names) != 1 and "feats" not in names:
             raise ValueError(
                 f"{path} holds {', '.join(names) or 'no data set'}: it must hold one data set, or 'feats'."
@@ -258,7 +261,10 @@ def read_video(path: Path, feature_size: int) -> Tensor:
                 f"(frames, {feature_size})."
             )
         check_storage(file, data.name, data, MOST_COMPRESSED)
-        features = torch.from_numpy(data[()].reshape(1, *shape).astype(np.float32))
+        try:
+            features = torch.from_numpy(read_slice(data).reshape(1, *shape).astype(np.float32))
+        except OSError as error:
+            raise OSError(f"{path}: {data.name!r} cannot be read ({one_line(error)}): copy the file again.") from error
     if not features.isfinite().all():
         raise ValueError(f"{path} holds NaN or infinite features: extract them again.")
     return features

@@ -13,7 +13,7 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from ...storage.files import write_whole
+from ...storage.files import make_folder, write_whole
 from .cards import Films, content
 from .gallery import ORDERS, Gallery, Place
 
@@ -153,7 +153,7 @@ class GalleryView:
                     rows.writerow([query, method, card["rank"], card["distance"], card["id"], known, card["labels"]])
 
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder, "gallery")
             write_whole(path, write)
         except OSError as error:
             self._say(f"✗ {error}")

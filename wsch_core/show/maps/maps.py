@@ -27,8 +27,8 @@ from ...methods.baselines import BASELINES, fit_baseline
 from ...retrieval.codes import pack
 from ...retrieval.search import positions_by_id
 from ...runs.folder import Run, list_runs, load_run
-from ...storage.files import check_file, write_whole
-from ...storage.hdf5 import check_storage, find, hdf5_image
+from ...storage.files import check_file, make_folder, write_whole
+from ...storage.hdf5 import check_storage, find, hdf5_image, read_attribute, read_slice
 from ...storage.words import one_line
 from ...training.device import resolve_device
 from ...training.loop import encode
@@ -234,7 +234,7 @@ def _kept(folder: Path, what: str, title: str, setup: Setup, codes: str, make: C
         "codes": codes, "features": setup.split.fingerprint, "ids": _hash("\n".join(setup.ids).encode()), "k": setup.k,
         "min_dist": setup.min_dist, "seed": setup.seed, "made": MADE, "versions": versions,
     }  # fmt: skip
-    file = folder / "maps" / f"{setup.split.name}-{what}-{_hash(json.dumps(key).encode())[:8]}.h5"
+    file = make_folder(folder, "maps") / f"{setup.split.name}-{what}-{_hash(json.dumps(key).encode())[:8]}.h5"
     if file.is_file():
         print(f"{title}: read from {folder.name}/maps/{file.name}; nothing has changed since it was made")
         return Map(title, setup.ids, *_read(file, len(setup.ids)), file, True)
@@ -258,15 +258,11 @@ def _write(made: Map, key: dict) -> None:
         file["coordinates"], file["neighbours"] = made.coordinates, made.neighbours
         file.create_dataset("ids", data=made.ids, dtype=h5py.string_dtype())
 
-    try:
-        made.file.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OSError(f"{made.file.parent} cannot be made ({error.strerror}): make the run folder writable.") from error
     write_whole(made.file, lambda path: path.write_bytes(hdf5_image(fill)))
 
 
 def _read(path: Path, videos: int) -> tuple[np.ndarray, np.ndarray, float]:
-    check_file(path, "make it again")
+    check_file(path, "make it again", path.parents[1])
     try:
         with h5py.File(path, "r") as file:
             coordinates, neighbours = (find(file, name) for name in ("coordinates", "neighbours"))
@@ -276,7 +272,7 @@ def _read(path: Path, videos: int) -> tuple[np.ndarray, np.ndarray, float]:
                 check_storage(file, data.name, data)
                 if data.dtype.kind != kind:
                     raise ValueError(f"{data.name} holds {data.dtype}")
-            found = coordinates[:], neighbours[:], float(file.attrs["trustworthiness"])
+            found = read_slice(coordinates), read_slice(neighbours), float(read_attribute(file, "trustworthiness"))
         if not np.isfinite(found[0]).all() or found[1].min() < 0 or found[1].max() >= videos:
             raise ValueError("points or neighbours lie outside the map")
     except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:

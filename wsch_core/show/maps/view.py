@@ -14,7 +14,7 @@ import traitlets
 
 from ...data import Dataset
 from ...runs.folder import Run
-from ...storage.files import write_whole
+from ...storage.files import make_folder, write_whole
 from ..gallery.cards import Films
 from ..gallery.gallery import Gallery, Place, methods_for
 from ..gallery.view import GalleryView
@@ -113,8 +113,7 @@ class MapView:
         Raises ValueError if none are chosen, OSError if the run folder cannot be written.
         """
         self._some()
-        folder = self.folder / "maps"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(self.folder, "maps")
         numbers = [int(path.stem[7:]) for path in folder.glob("chosen-*.csv") if path.stem[7:].isdecimal()]
         path = folder / f"chosen-{max(numbers, default=0) + 1}.csv"
 
