@@ -6,8 +6,8 @@ import torch
 
 from wsch_core import Settings, evaluate_run, fit, settings_for
 from wsch_core.data import load_dataset
-from wsch_core.experiments.evaluation import REAL_VALUED
-from wsch_core.experiments.report import main, text_table, verdict
+from wsch_core.experiments.evaluation import CENTRED, REAL_VALUED
+from wsch_core.experiments.report import TO_TRY, main, text_table, verdict
 from wsch_core.methods.wsch.settings import RECIPES
 from wsch_core.retrieval.metrics import evaluate
 
@@ -24,7 +24,7 @@ def test_a_run_is_evaluated_beside_its_baselines(run, tiny):
     assert torch.equal(stored["query"][0], results.codes["query"])
     again = evaluate(stored["query"][0], stored["database"][0], tiny.query.labels, tiny.database.labels)
     np.testing.assert_array_equal(again.expected, results.methods["WSCH"].expected)
-    assert list(results.table()) == ["WSCH", "LSH", REAL_VALUED]
+    assert list(results.table()) == ["WSCH", "LSH", REAL_VALUED, CENTRED]
     assert run.metrics == json.loads(json.dumps(results.as_dict()))
     assert run.metrics["code_health"]["distinct"] <= 14
 
@@ -104,8 +104,12 @@ def test_report_prints_the_table_and_the_paths(run, tiny, capsys, tmp_path):
     assert str(run.folder) in printed
 
 
-def test_verdict_compares_with_the_best_baseline():
-    rows = {"WSCH": [0.5, 0.44], "ITQ": [0.6, 0.4], "LSH": [0.1, 0.3], REAL_VALUED: [0.9, 0.9]}
-    assert verdict([5, 20], rows) == "WSCH reaches mAP@20 0.440; the best baseline, ITQ, reaches 0.400: +10% relative."
-    assert verdict([5], {"WSCH": [0.5], REAL_VALUED: [0.9]}) == "WSCH reaches mAP@5 0.500."
+def test_verdict_compares_with_the_best_baseline_and_the_features_and_says_when_codes_lose():
+    rows = {"WSCH": [0.5, 0.44], "ITQ": [0.6, 0.4], "LSH": [0.1, 0.3], REAL_VALUED: [0.9, 0.3], CENTRED: [0.9, 0.4]}
+    won = "WSCH reaches mAP@20 0.440; the best baseline, ITQ, reaches 0.400: +10% relative; " + CENTRED
+    assert verdict([5, 20], rows) == won + " reach 0.400: +10% relative."
+    assert verdict([5, 20], rows, k=5).endswith(TO_TRY)
+    lost = verdict([5], {"WSCH": [0.5], REAL_VALUED: [0.9]})
+    assert lost == f"WSCH reaches mAP@5 0.500; {REAL_VALUED} reach 0.900: -44% relative. {TO_TRY}"
+    assert verdict([5], {"WSCH": [0.5]}) == "WSCH reaches mAP@5 0.500."
     assert text_table([5, 20], {"a": [0.1, 0.25]}).splitlines()[1] == "a    0.100    0.250"

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from wsch_core.data import load_dataset
+from wsch_core.experiments.evaluation import CENTRED
 from wsch_core.methods.wsch.settings import Settings
 from wsch_core.show import frames, tables
 from wsch_core.show.figures import curves, retrieval
@@ -177,9 +178,9 @@ def test_tables_hold_the_values_and_escape_them(tiny):
     changed = tables.settings_table(Settings(bits=32, dataset="<b>")).to_html()
     assert "&lt;b&gt;" in changed
     assert changed.count(tables.CHANGED) == 2  # one setting, and the caption
-    rows = {"WSCH": [0.5, 0.1], "ITQ": [0.4, 0.2], "<real>": [0.9, 0.9]}
+    rows = {"WSCH": [0.5, 0.1], "<ITQ>": [0.4, 0.2], CENTRED: [0.9, 0.9]}
     table = tables.map_table([5, 20], rows).to_html()
-    assert "&lt;real&gt;" in table
+    assert "&lt;ITQ&gt;" in table
     assert "0.500" in table
     assert table.count("font-weight: bold") == 1  # one rule, for the best hashing method of each column
 

@@ -20,6 +20,8 @@ from ..training.loop import encode
 
 FITTED_VIDEOS = 50_000  # that baselines are fitted to, spread over the training set; more would change little
 REAL_VALUED = "mean features (not hashed)"
+CENTRED = "mean features, centred (not hashed)"  # by the mean of the training set
+NOT_HASHED = {REAL_VALUED: "real_valued", CENTRED: "real_valued_centred"}  # as shown -> as metrics.json has it
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Results:
     """What a run's codes are worth, beside the baselines' at the same number of bits."""
 
     methods: dict[str, Evaluation]  # the run's own first, then the baselines
-    real_valued: np.ndarray  # mAP@K of ranking by the cosine of mean-pooled features: what no bit was spent on
+    not_hashed: dict[str, np.ndarray]  # mAP@K by the cosine of mean-pooled features, as they are and centred
     health: CodeHealth  # of the database's codes
     codes: dict[str, Tensor]  # "database", "query": (videos, b) int8 of ±1
 
@@ -42,7 +44,7 @@ class Results:
 
     def table(self) -> dict[str, np.ndarray]:
         """Expected mAP@K by method, in the order in which they are shown."""
-        return {name: result.expected for name, result in self.methods.items()} | {REAL_VALUED: self.real_valued}
+        return {name: result.expected for name, result in self.methods.items()} | self.not_hashed
 
     def curves(self) -> dict[str, dict[str, np.ndarray | None]]:
         """By method: ks, and expected, lower and upper mAP@K (the real-valued line has no ties and no bounds)."""
@@ -50,12 +52,16 @@ class Results:
             name: {"ks": self.ks, "expected": result.expected, "lower": result.lower, "upper": result.upper}
             for name, result in self.methods.items()
         }
-        return curves | {REAL_VALUED: {"ks": self.ks, "expected": self.real_valued, "lower": None, "upper": None}}
+        lines = {
+            name: {"ks": self.ks, "expected": found, "lower": None, "upper": None}
+            for name, found in self.not_hashed.items()
+        }
+        return curves | lines
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "methods": {name: result.as_dict() for name, result in self.methods.items()},
-            "real_valued": self.real_valued.tolist(),
+            **{NOT_HASHED[name]: found.tolist() for name, found in self.not_hashed.items()},
             "code_health": {
                 "videos": self.health.videos,
                 "distinct": self.health.distinct,
@@ -99,11 +105,13 @@ def evaluate_run(
             continue
         hashed = {split: hasher.encode(features) for split, features in pooled.items()}
         methods[name] = evaluate_codes(hashed, dataset, normalisation=normalisation, **options)
-    real_valued = evaluate_cosine(
-        pooled["query"], pooled["database"], dataset.query.labels, dataset.database.labels,
-        query_ids=dataset.query.ids, database_ids=dataset.database.ids, normalisation=normalisation, **options,
-    )  # fmt: skip
-    results = Results(methods, real_valued, health(codes["database"]), codes)
+    not_hashed = {}
+    for name, offset in ((REAL_VALUED, 0), (CENTRED, training.mean(dim=0))):
+        not_hashed[name] = evaluate_cosine(
+            pooled["query"] - offset, pooled["database"] - offset, dataset.query.labels, dataset.database.labels,
+            query_ids=dataset.query.ids, database_ids=dataset.database.ids, normalisation=normalisation, **options,
+        )  # fmt: skip
+    results = Results(methods, not_hashed, health(codes["database"]), codes)
     run.save_json("metrics.json", results.as_dict())
     return results
 

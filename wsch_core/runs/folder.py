@@ -120,8 +120,11 @@ class Run:
         for name, method in methods.items():
             if not is_evaluation(method):
                 raise damaged(path, f"{shortened(name)} is no evaluation", EVALUATE_AGAIN)
-        if not are_shares(metrics.get("real_valued"), len(methods[own]["ks"])):
-            raise damaged(path, "real_valued is not a list of mAP@K", EVALUATE_AGAIN)
+        for name in ("real_valued", "real_valued_centred"):  # runs of former versions have the first alone
+            if (name == "real_valued" or name in metrics) and not are_shares(
+                metrics.get(name), len(methods[own]["ks"])
+            ):
+                raise damaged(path, f"{name} is not a list of mAP@K", EVALUATE_AGAIN)
         if not is_health(metrics.get("code_health")):
             raise damaged(path, "code_health is not whole", EVALUATE_AGAIN)
         return metrics

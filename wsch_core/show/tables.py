@@ -12,6 +12,7 @@ from pandas.io.formats.style import Styler
 
 from ..data import Dataset
 from ..data.holding import gigabytes
+from ..experiments.evaluation import NOT_HASHED
 from ..storage.files import write_whole
 
 MEANINGS = {
@@ -87,15 +88,16 @@ def settings_table(settings: Any) -> Styler:
 
 
 def map_table(ks: Sequence[int], rows: Mapping[str, Sequence[float]]) -> Styler:
-    """mAP@K by method; the best hashing method of each column is bold. `rows` ends with the real-valued line."""
+    """mAP@K by method; the best hashing method of each column is bold. Features that are not hashed take no part in it."""
     names, values = list(rows), np.array([list(row) for row in rows.values()])
     columns = [f"mAP@{k}" for k in ks]
     frame = pd.DataFrame(values, columns=columns)
     frame.insert(0, "method", names)
-    best = values[:-1].max(axis=0)
+    hashed = [row for row, name in enumerate(names) if name not in NOT_HASHED]
+    best = values[hashed].max(axis=0)
     table = plain(frame, left=["method"]).format("{:.3f}", subset=columns)
     for place, column in enumerate(columns):
-        rows_at_best = [row for row in range(len(names) - 1) if values[row, place] == best[place]]
+        rows_at_best = [row for row in hashed if values[row, place] == best[place]]
         table = table.set_properties(subset=pd.IndexSlice[rows_at_best, [column]], **{"font-weight": "bold"})
     return table
 
