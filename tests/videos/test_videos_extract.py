@@ -241,7 +241,7 @@ class TestDemo:
         assert prepared.shape == (25, 1, demo_frames.SIDE, demo_frames.SIDE)
         features = extractor(prepared)
         assert features.shape == (25, extractor.feature_size)
-        assert np.allclose(features, demo.extract(pictures[None])[0], atol=1e-3)  # which are rounded
+        assert np.allclose(features, demo.extract(pictures[None])[0], atol=demo.STEP)  # which are rounded
 
     def test_is_the_same_everywhere_and_leaves_the_random_state(self):
         state = torch.random.get_rng_state()
