@@ -144,8 +144,8 @@ def is_plain(data: h5py.Dataset) -> bool:
 def read_slice(data: h5py.Dataset, start: int = 0, stop: int | None = None) -> np.ndarray:
     """Rows of a data set that `check_storage` has let pass, read so that no chunk unfolds to more than it may hold.
 
-    HDF5 itself lets a chunk of a few bytes unfold to gigabytes. Raises OSError with the reason, which does not name the file,
-    where a chunk does not hold what it must.
+    HDF5 itself lets a chunk of a few bytes unfold to gigabytes. Raises OSError where a chunk does not
+    hold what it must, with the reason only, which does not name the file.
     """
     stop = len(data) if stop is None else min(stop, len(data))
     if data.chunks is None or 0 in data.shape or stop <= start:
@@ -198,9 +198,12 @@ def _chunk(data: h5py.Dataset, place: tuple[int, ...], item: int, filters: list[
 def _inflated(content: bytes, most: int) -> bytes:
     try:
         inflate = zlib.decompressobj()
-        return inflate.decompress(content, most + 1)
+        content = inflate.decompress(content, most + 1)
     except zlib.error as error:
         raise OSError(f"it holds a chunk that is damaged: {one_line(error)}") from error
+    if not inflate.eof:
+        raise OSError(f"it holds a chunk that is cut off, or unfolds to more than {most:,} bytes")
+    return content
 
 
 def read_texts(data: h5py.Dataset) -> list[str]:

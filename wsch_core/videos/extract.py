@@ -25,7 +25,8 @@ from ..data.definition import Definition, ExtractorRecord
 from ..data.holding import gigabytes
 from ..device import resolve_device
 from ..paths import data_folder
-from ..tensors import save_tensors
+from ..tensors import check_header, save_tensors
+from .model_folder import check_model_folder, check_size
 from .prepare import Preparation, read_preparation
 
 DEFAULT = "microsoft/resnet-50"
@@ -133,6 +134,7 @@ def _demo() -> tuple[nn.Module, Preparation]:
     network = demo.Extractor()
     if path.exists():
         try:
+            check_header(path)
             network.load_state_dict(load_file(path))
         except Exception as error:  # safetensors and torch each have errors of their own
             raise OSError(f"{path} is damaged ({error}): remove it, and it is made anew.") from error
@@ -181,9 +183,12 @@ def _huggingface(name: str) -> tuple[nn.Module, Preparation]:
     folder = _model_folder(name)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: give the folder of a Hugging Face model, {WITHOUT}.")
+    check_model_folder(folder)
     preparation = read_preparation(folder)
     with _quiet(transformers):
         try:
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            check_size(folder, config, transformers.AutoModel)
             model, found = transformers.AutoModel.from_pretrained(
                 folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=torch.float32,
                 output_loading_info=True,
