@@ -29,6 +29,7 @@ AUTOENCODER = {"encoder_width": 20, "encoder_blocks": 2, "encoder_heads": 3, "de
 TINY = {
     "wsch": TINY_WSCH,
     "conmh": {"epochs": 3, **AUTOENCODER},
+    "autossvh": {"epochs": 3, "warm_up_epochs": 1, "weight_prototypes": 0.2, "clusters": "3, 5", **AUTOENCODER},
 }
 every_method = pytest.mark.parametrize("method", METHODS)
 every_peer = pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Layout:
     rename: Callable[[Weights], dict[str, Tensor]]  # their names -> ours, and away with what is never used
     sized_by: Mapping[str, tuple[str, int]]  # settings (and feature_size, frames) by our name of a weight, and its axis
     counted: Mapping[str, str]  # settings that count modules, by the beginning of our names: blocks.0, blocks.1, ...
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # settings that all of them have
 
 
 def _of_several_gpus(weights: Weights) -> dict[str, Tensor]:
@@ -45,6 +46,13 @@ _BLOCKS = {"encoder_blocks": "encoder.blocks.", "decoder_blocks": "decoder.block
 
 LAYOUTS: dict[str, Layout] = {
     "conmh": Layout("model_state_dict", _of_several_gpus, _AUTOENCODER, _BLOCKS),
+    "autossvh": Layout(
+        "model_state_dict",
+        _of_several_gpus,
+        _AUTOENCODER | {"frames": ("pos_embed", 1)},
+        _BLOCKS,
+        {"published_code": True},
+    ),
 }
 
 
@@ -80,7 +88,7 @@ def published_network(weights: Weights, method: str, frames: int, **chosen: Any)
     sizes = {name: _size(ours, *place) for name, place in layout.sized_by.items()}
     sizes |= {name: _count(ours, prefix) for name, prefix in layout.counted.items()}
     feature_size, frames = sizes.pop("feature_size"), sizes.pop("frames", frames)
-    settings = of.Settings(**sizes, **chosen)
+    settings = of.Settings(**layout.fixed | sizes | chosen)
     with torch.device("meta"):
         network = of.network(settings, feature_size, frames)
     expected = network.state_dict()

@@ -119,17 +119,18 @@ def kmeans(points: Tensor, start: Tensor, iterations: int) -> tuple[Tensor, Tens
     """
     offset = points.mean(dim=0)  # distances lose fewer digits around 0
     points, centers = points - offset, start - offset
-    nearest = _nearest(points, centers)
+    nearest = nearest_centers(points, centers)
     for _ in range(iterations):
         used, nearest = nearest.unique(return_inverse=True)
         sums = points.new_zeros(len(used), points.shape[1], dtype=torch.float64).index_add_(0, nearest, points.double())
         centers = (sums / nearest.bincount().unsqueeze(1)).to(points.dtype)
-        former, nearest = nearest, _nearest(points, centers)
+        former, nearest = nearest, nearest_centers(points, centers)
         if torch.equal(nearest, former):
             break
     return centers + offset, nearest
 
 
-def _nearest(points: Tensor, centers: Tensor) -> Tensor:
+def nearest_centers(points: Tensor, centers: Tensor) -> Tensor:
+    """Points (n, d), centres (K, d) -> the index of each point's nearest (n,)."""
     half_norms = centers.square().sum(dim=1) / 2
     return torch.cat([torch.addmm(half_norms, some, centers.T, alpha=-1).argmin(dim=1) for some in points.split(ROWS)])
