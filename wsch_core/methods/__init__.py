@@ -7,9 +7,13 @@ from typing import Any
 from ..data import Dataset
 from ..storage.words import unknown_name
 from .method import Method
+from .ssvh import SSVHMethod
 from .wsch.method import WSCHMethod
 
-METHODS: dict[str, type[Method]] = {"wsch": WSCHMethod}  # by the name that settings.json and notebooks use
+METHODS: dict[str, type[Method]] = {  # by the name that settings.json and notebooks use
+    "wsch": WSCHMethod,
+    "ssvh": SSVHMethod,
+}
 DEFAULT = "wsch"  # also of runs whose settings.json names none: they are older than the other methods
 
 
