@@ -28,6 +28,8 @@ MEANINGS = {
     "weight_reconstruction": "in the cycle",
     "weight_cluster": "",
     "weight_contrast": "",
+    "neighbours": "nearest training videos whose frames may stand for a video's own",
+    "weight_similarity": "of the codes' similarities to the features', as far as neighbours are trusted",
     "centers": "number of cluster centres",
     "centers_every": "turns from one search for centres to the next",
     "cluster_targets": "nearest centre of the own view, or swapped",
