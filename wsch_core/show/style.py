@@ -5,9 +5,7 @@ shows itself when it is the last line of a notebook cell or passed to `display`.
 """
 
 import io
-import os
 import unicodedata
-import uuid
 import warnings
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +16,8 @@ from matplotlib import style as mpl_style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import text_to_path
+
+from ..storage.files import write_whole
 
 WIDTH = 9.6  # inches, a notebook column
 DPI = 100  # on screen
@@ -219,15 +219,7 @@ def save(figure: Figure, path: str | Path) -> Path:
         raise ValueError(f"figures are saved as PNG: give a path ending in .png, not {path.name!r}")
     data = _png(figure, SAVED_DPI)  # drawn first: a figure that cannot be drawn touches no file
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with draft.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(path, lambda draft: draft.write_bytes(data))
     return path
 
 
