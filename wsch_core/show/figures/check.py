@@ -78,15 +78,8 @@ def labels_per_video(check: DatasetCheck) -> Picture:
         figure = picture(WIDTH, 2.3, layout="constrained")
         panels = figure.subplots(1, len(counted), squeeze=False)[0]
         for axes, (name, counts) in zip(panels, counted.items(), strict=True):
-            options = {
-                "discrete": True,
-                "binrange": (0, most),
-                "shrink": 0.7,
-                "color": BLUE,
-                "alpha": 1,
-                "linewidth": 0,
-            }
-            sns.histplot(np.minimum(counts, most), ax=axes, **options)
+            kept = np.minimum(counts, most)
+            sns.histplot(kept, ax=axes, discrete=True, binrange=(0, most), shrink=0.7, color=BLUE, alpha=1, lw=0)
             axes.bar_label(axes.containers[0], fmt=lambda n: f"{n:,.0f}" if n else "", padding=2, fontsize=8)
             axes.margins(y=0.16)
             names = [str(count) for count in range(most + 1)]
