@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from ..files import read_text
+from ..storage.files import read_text
 from .labels import Described
 
 SPLITS = (1, 2, 3)
