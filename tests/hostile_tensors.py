@@ -296,6 +296,8 @@ SAFETENSORS = {
     "tensors overlap": raw(one("F32", [1], [0, 4]) | one("F32", [1], [0, 4], "b"), bytes(4)),
     "nothing in it": raw({}),
     "name with a null byte": raw(one("F32", [1], [0, 4], "a\0b"), bytes(4)),
+    "300,000 empty tensors": lambda path: save_file({f"t{n}": torch.zeros(0) for n in range(300_000)}, path),
+    "6,000 empty tensors": lambda path: save_file({f"t{n}": torch.zeros(0) for n in range(6_000)}, path),
     "name of a megabyte": raw(one("F32", [1], [0, 4], "x" * 10**6), bytes(4)),
     "NaN": tensors(lambda content: content[some(content)].fill_(torch.nan)),
     "infinity": tensors(lambda content: content[some(content)].fill_(torch.inf)),

@@ -328,6 +328,21 @@ def test_self_is_excluded_by_id_among_equal_codes():
     assert stranger.self_matches_removed == 0
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 9])
+def test_queries_of_which_only_some_are_in_the_database_are_asked_to_its_end(k):
+    """Without ties all orders are one: each query ranks all items but itself."""
+    database = torch.tensor([[1, 1, 1, 1], [1, 1, 1, -1], [1, 1, -1, -1], [1, -1, -1, -1]])
+    labels, ids = np.array([[1, 0], [0, 1], [0, 1], [1, 0]]), ["a", "b", "c", "d"]
+    queries, query_labels = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1]]), np.array([[1, 0], [1, 0]])
+    found = evaluate(
+        queries, database, query_labels, labels, ks=(k,), query_ids=["a", "z"], database_ids=ids, self_match="excluded",
+    )  # fmt: skip
+    assert found.lower == found.upper
+    np.testing.assert_allclose(found.by_index, found.expected, **EXACT)
+    both = [slow_average_precision(order, k, sum(order), "k") for order in ([0, 0, 1], [1, 0, 0, 1])]
+    np.testing.assert_allclose(found.by_index, float(sum(both)) / 2, **EXACT)
+
+
 def test_included_self_is_worth_about_one_kth():
     codes, labels = random_codes(40, 32), np.eye(40)
     ids = torch.arange(40)

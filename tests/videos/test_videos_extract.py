@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from wsch_core.data.definition import ExtractorRecord
 from wsch_core.data.demo import build as demo
@@ -167,6 +168,67 @@ class TestHuggingFace:
         with pytest.raises(ValueError, match=r"of mine were extracted with b, version other, .* cannot be mixed"):
             check_same("mine", ExtractorRecord("b", "other"), extractor)
 
+    @pytest.mark.parametrize(
+        ("fields", "complaint"),
+        [
+            (
+                {"attn_implementation": "somebody/kernel"},
+                "'attn_implementation' is 'somebody/kernel', which may fetch code",
+            ),
+            ({"_attn_implementation": {"": "a/b:c"}}, "'_attn_implementation' is .* which may fetch code"),
+            ({"vision_config": {"_attn_implementation_internal": "a/b"}}, "_internal' is 'a/b', which may fetch code"),
+            ({"use_kernels": True}, "'use_kernels' is True, which may fetch code"),
+            ({"quantization_config": {"quant_method": "awq"}}, "'quantization_config' is .* which may fetch code"),
+            ({"depths": [1, 200_000]}, r"'depths' is \[1, 200000\], but at most 1,000 is read"),
+            ({"depths": [0] * 200_000}, "'depths' is a list of 200,000"),
+            (
+                {"hidden_sizes": [8, 20_000], "embedding_size": 20_000},
+                r"a network of [\d,]+ numbers, but its weights take",
+            ),
+            ({"hidden_sizes": [8, 10**9]}, "'hidden_sizes' is .* but at most 1,048,576 is read"),
+            ({"num_channels": 10**6}, r"a network of [\d,]+ numbers, but its weights take"),
+        ],
+    )
+    def test_what_asks_for_more_than_its_files_hold_is_refused(self, tmp_path, fields, complaint):
+        path = write_resnet(tmp_path / "model") / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+        with pytest.raises((ValueError, OSError), match=complaint):
+            load_extractor(str(path.parent), "cpu")
+
+    @pytest.mark.parametrize(
+        ("fields", "complaint"),
+        [
+            ({"image_mean": [0.5] * 10**6}, "image_mean and image_std are not three numbers"),
+            ({"image_std": [0.5, 0.0, 0.5]}, "image_mean and image_std are not three numbers"),
+            ({"rescale_factor": float("inf")}, "not finite"), ({"size": 20_000}, "sides of"), ({"size": 0}, "sides of"),
+            ({"size": 10**400}, "sides of"), ({"crop_pct": 1e-300}, "OverflowError|sides of"),
+        ],
+    )  # fmt: skip
+    def test_pictures_of_any_size_are_refused(self, tmp_path, fields, complaint):
+        with pytest.raises(ValueError, match=rf"preprocessor_config\.json is not understood .*({complaint})"):
+            load_extractor(str(write_resnet(tmp_path / "model", **fields)), "cpu")
+
+    @pytest.mark.parametrize("name", ["../outside.safetensors", "/outside.safetensors", "..", ["a"], "a/b.safetensors"])
+    def test_an_index_names_files_of_its_own_folder(self, tmp_path, name):
+        folder = write_resnet(tmp_path / "model")
+        (folder / "model.safetensors").rename(tmp_path / "outside.safetensors")
+        index = {"metadata": {}, "weight_map": {"embedder.embedder.convolution.weight": name}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(ValueError, match=r"index\.json names .*, which is no file of its folder"):
+            load_extractor(str(folder), "cpu")
+
+    def test_an_adapter_is_refused(self, tmp_path):
+        folder = write_resnet(tmp_path / "model")
+        (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "somebody/else"}')
+        with pytest.raises(ValueError, match="holds an adapter of another model"):
+            load_extractor(str(folder), "cpu")
+
+    def test_weights_of_very_many_tensors_are_refused(self, tmp_path):
+        folder = write_resnet(tmp_path / "model")
+        save_file({f"t{number}": torch.zeros(0) for number in range(20_000)}, folder / "model.safetensors")
+        with pytest.raises(OSError, match=r"model\.safetensors is damaged \(its header takes"):
+            load_extractor(str(folder), "cpu")
+
     def test_only_safetensors_are_loaded(self, tmp_path):
         folder = write_resnet(tmp_path / "model")
         (folder / "model.safetensors").unlink()
@@ -190,7 +252,7 @@ class TestHuggingFace:
             load_extractor(str(tmp_path), "cpu")
         folder = write_resnet(tmp_path / "model")
         (folder / "model.safetensors").write_bytes(b"broken")
-        with pytest.raises(OSError, match="model cannot be loaded"):
+        with pytest.raises(OSError, match=r"model\.safetensors is damaged"):
             load_extractor(str(folder), "cpu")
 
     @pytest.mark.parametrize("name", ["", "not a name", "../up/../x", 5])

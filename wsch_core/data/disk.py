@@ -162,9 +162,12 @@ class DiskFeatures:
 
     def mean_pooled(self, most: int | None = None) -> Tensor:
         """(videos, D): the mean over each video's frames; of at most so many videos, spread evenly."""
-        step = chunk_videos(self.frames, self.size)
-        chunks = self.batches(step) if most is None else map(self.read, spread(len(self), most).split(step))
-        return torch.cat([chunk.mean(dim=1) for chunk in chunks])
+        step, videos = chunk_videos(self.frames, self.size), spread(len(self), most)
+        chunks = self.batches(step) if most is None else map(self.read, videos.split(step))
+        means = torch.empty(len(videos), self.size)  # one piece: joining many would need their memory twice
+        for rows, chunk in zip(means.split(step), chunks, strict=True):
+            torch.mean(chunk, dim=1, out=rows)
+        return means
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Whole videos in order, `size` at a time: (batch, frames, D). What is not finite is a ValueError."""

@@ -91,18 +91,7 @@ def load_checkpoint(path: Path | str) -> ReferenceCheckpoint:
     Raises FileNotFoundError, OSError or ValueError with one sentence that names the file and what is wrong with it.
     """
     path = Path(path)
-    check_file(path, "give the path of a .pth file")
-    try:
-        stored = read_pth(path)
-    except NotPlain as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain values ({one_line(error)}), and was not read: "
-            "get the checkpoint again from its authors."
-        ) from error
-    except (Damaged, OSError, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise OSError(
-            f"{path} is damaged or no .pth file ({one_line(error)}): get the checkpoint again from its authors."
-        ) from error
+    stored = read_stored(path)
     weights = stored.get("berthash") if isinstance(stored, dict) else None
     if not isinstance(weights, dict):
         found = ", ".join(map(shortened, stored))[:300] if isinstance(stored, dict) else type(stored).__name__
@@ -116,7 +105,23 @@ def load_checkpoint(path: Path | str) -> ReferenceCheckpoint:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _is_whole(value: Any) -> bool:
+def read_stored(path: Path) -> Any:
+    """What a .pth file holds, of tensors and plain values; anything else is refused, as `load_checkpoint` says."""
+    check_file(path, "give the path of a .pth file")
+    try:
+        return read_pth(path)
+    except NotPlain as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain values ({one_line(error)}), and was not read: "
+            "get the checkpoint again from its authors."
+        ) from error
+    except (Damaged, OSError, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise OSError(
+            f"{path} is damaged or no .pth file ({one_line(error)}): get the checkpoint again from its authors."
+        ) from error
+
+
+def is_whole(value: Any) -> bool:
     """Whether a value is a tensor of floating-point numbers that are all there; a view may repeat a few without end."""
     if not isinstance(value, Tensor) or value.device.type != "cpu" or value.layout != torch.strided:
         return False
@@ -138,7 +143,7 @@ def _adam_state(optimizer: Any, weights: dict[str, Tensor]) -> dict[str, dict[st
         step, *moments = (values[key] for key in keys)
         step = torch.tensor(float(step)) if type(step) in (int, float) else step
         if (
-            not all(map(_is_whole, (step, *moments)))
+            not all(map(is_whole, (step, *moments)))
             or step.numel() != 1
             or any(moment.shape != weights[theirs].shape or not moment.isfinite().all() for moment in moments)
         ):
@@ -224,7 +229,7 @@ def load_reference_weights(weights: dict[str, Tensor]) -> tuple[WSCH, Tensor | N
                         (("missing are", missing), ("unknown are", unknown)) if names) + "."
         )  # fmt: skip
     for name, weight in weights.items():
-        if not _is_whole(weight) or not torch.isfinite(weight).all():
+        if not is_whole(weight) or not torch.isfinite(weight).all():
             raise ValueError(f"{name} is not a tensor of finite floating-point numbers.")
     with torch.device("meta"):
         model = _empty_model(weights)

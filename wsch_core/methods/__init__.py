@@ -6,10 +6,18 @@ from typing import Any
 
 from ..data import Dataset
 from ..storage.words import unknown_name
+from .autossvh import AutoSSVHMethod
+from .conmh import ConMHMethod
 from .method import Method
+from .ssvh import SSVHMethod
 from .wsch.method import WSCHMethod
 
-METHODS: dict[str, type[Method]] = {"wsch": WSCHMethod}  # by the name that settings.json and notebooks use
+METHODS: dict[str, type[Method]] = {  # by the name that settings.json and notebooks use
+    "wsch": WSCHMethod,
+    "conmh": ConMHMethod,
+    "autossvh": AutoSSVHMethod,
+    "ssvh": SSVHMethod,
+}
 DEFAULT = "wsch"  # also of runs whose settings.json names none: they are older than the other methods
 
 

@@ -20,6 +20,7 @@ COMMON = (
 )  # settings that all methods have
 PRECISIONS = ("auto", "float32", "bfloat16")
 MOST_BITS = 4096
+MOST_PASSES = 200_000  # the published schedule of WSCH has 1,000
 MOST_FLOAT = 2**1000  # of a whole number that stands for a fraction
 
 
@@ -46,6 +47,28 @@ class CheckedSettings:
     def require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise ValueError(f"{name} is {shortened(getattr(self, name))}: it must be {expected}.")
+
+    def check_common(self) -> None:
+        """Types, and the ranges of the settings that all methods have, `epochs` among them (ValueError)."""
+        self.check_types()
+        self.check_choices({"precision": PRECISIONS})
+        self.check_whole("bits", "batch_size")
+        self.require("bits", 1 < self.bits <= MOST_BITS, f"at least 2, and at most {MOST_BITS}")
+        self.require("seed", 0 <= self.seed < 2**63, "a whole number of at least 0, and below 2^63")
+        self.require("epochs", 0 <= self.epochs <= MOST_PASSES, f"a whole number from 0 to {MOST_PASSES:,}")
+        self.check_positive("learning_rate")
+
+    def check_whole(self, *names: str) -> None:
+        for name in names:
+            self.require(name, 1 <= getattr(self, name) < 2**31, "a whole number of at least 1, and below 2^31")
+
+    def check_positive(self, *names: str) -> None:
+        for name in names:
+            self.require(name, getattr(self, name) > 0, "a number above 0")
+
+    def check_not_negative(self, *names: str) -> None:
+        for name in names:
+            self.require(name, getattr(self, name) >= 0, "a number of at least 0")
 
     @classmethod
     def create(cls, chosen: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Self:

@@ -95,12 +95,10 @@ def evaluate(
     labels = _label_pair(query_labels, database_labels, len(queries), len(database))
     own = _own_positions(self_match, query_ids, database_ids, len(queries), len(database))
 
-    depth = min(max(ks), len(database) - int((own >= 0).any()))
     with ThreadPoolExecutor(1) as beside:  # counting takes one core, and lets another go on searching
-        nearest = beside.submit(search.nearest, queries, database, depth, own) if depth else None
+        neighbours = beside.submit(_neighbours, queries, database, max(ks), own)
         items = item_histograms(queries, database, own)
-        neighbours = nearest.result()[0].cpu().numpy() if nearest else np.empty((len(queries), 0), dtype=int)
-    relevant, found = relevant_histograms(queries, database, *labels, own, neighbours)
+    relevant, found = relevant_histograms(queries, database, *labels, own, neighbours.result())
     by_index = average_precision(found, ks, relevant.sum(axis=1), normalisation)
     expected, lower, upper = tie_aware_average_precision(items, relevant, ks, normalisation)
 
@@ -203,6 +201,18 @@ def audit(ks, values, mean_relevant: float | None = None, tolerance: float = 0.0
         if mean_relevant is not None and k * (value - slack) > mean_relevant
     ]
     return falls + excesses
+
+
+def _neighbours(queries: Tensor, database: Tensor, most: int, own: np.ndarray) -> np.ndarray:
+    """(queries, most, or as many as the database holds) database indices, nearest first; a query's own entry, if it is
+    left out, comes behind all others, where it is not relevant."""
+    depth = min(most, len(database))
+    neighbours = np.repeat(own[:, None], depth, axis=1)
+    for rows, k in ((own < 0, depth), (own >= 0, min(depth, len(database) - 1))):
+        if k and rows.any():
+            found, _ = search.nearest(queries[torch.from_numpy(rows).to(queries.device)], database, k, own[rows])
+            neighbours[rows, :k] = found.cpu().numpy()
+    return neighbours
 
 
 def _walk(items: np.ndarray, relevant: np.ndarray, depth: int) -> tuple:

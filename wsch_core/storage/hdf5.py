@@ -199,9 +199,12 @@ def _chunk(data: h5py.Dataset, place: tuple[int, ...], item: int, filters: list[
 def _inflated(content: bytes, most: int) -> bytes:
     try:
         inflate = zlib.decompressobj()
-        return inflate.decompress(content, most + 1)
+        content = inflate.decompress(content, most + 1)
     except zlib.error as error:
         raise OSError(f"it holds a chunk that is damaged: {one_line(error)}") from error
+    if not inflate.eof:
+        raise OSError(f"it holds a chunk that is cut off, or unfolds to more than {most:,} bytes")
+    return content
 
 
 def read_texts(data: h5py.Dataset) -> list[str]:

@@ -14,6 +14,7 @@ from .files import check_file, write_whole
 from .words import one_line
 
 CHECKSUM = "crc32"
+MOST_HEADER = 2**20  # bytes that name the tensors: some ten thousand of them
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -30,9 +31,18 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     write_whole(path, write)
 
 
+def check_header(path: Path, inside: Path | None = None) -> None:
+    """Refuse a safetensors file of so many tensors that naming them takes memory and time (OSError)."""
+    check_file(path, "restore it", inside)
+    with open(path, "rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > MOST_HEADER:
+        raise OSError(f"{path} is damaged (its header takes {header:,} bytes, at most {MOST_HEADER:,} are read).")
+
+
 def read_tensors(path: Path, inside: Path | None = None) -> dict[str, Tensor]:
     """All tensors of a safetensors file; a damaged one is an OSError that names it."""
-    check_file(path, "restore it", inside)
+    check_header(path, inside)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

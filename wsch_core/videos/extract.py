@@ -24,6 +24,7 @@ from ..data.demo import network as demo_network
 from ..data.holding import gigabytes
 from ..training.device import resolve_device
 from . import efficientnet, runtime
+from .model_folder import check_model_folder, check_size
 from .prepare import Preparation, read_preparation
 
 DEFAULT = efficientnet.NAME
@@ -169,9 +170,12 @@ def _huggingface(name: str) -> tuple[nn.Module, Preparation]:
     folder = _model_folder(name)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: give the folder of a Hugging Face model, {WITHOUT}.")
+    check_model_folder(folder)
     preparation = read_preparation(folder)
     with _quiet(transformers):
         try:
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            check_size(folder, config, transformers.AutoModel)
             model, found = transformers.AutoModel.from_pretrained(
                 folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=torch.float32,
                 output_loading_info=True,

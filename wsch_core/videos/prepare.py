@@ -6,7 +6,6 @@ own code wants torchvision, which does not load beside a CPU build of torch.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..storage.files import read_json
+from ..storage.words import one_line
+
 KEYFRAME = (64, 96)  # height and width of the pictures kept to look at
 BY_SHORTER_SIDE = ("ConvNext", "CLIP", "Bit")  # processors to which a plain number as size is that of the shorter side
+LARGEST_SIDE = 1536  # pixels of a network's input
 SQUASHED_FROM = 384  # pixels: ConvNext's processor crops smaller pictures, and squashes those of this size or larger
 
 
@@ -87,15 +90,15 @@ def read_preparation(folder: Path) -> Preparation:
     Raises OSError or ValueError with one sentence that names the file and the field that is missing or not understood.
     """
     path = folder / "preprocessor_config.json"
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing, which tells how large and how normalised pictures must be: choose a model that has it."
         )
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return _preparation(fields)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not understood ({error!r}): choose another image model.") from error
+        return _preparation(read_json(path, "choose another image model"))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = one_line(repr(error))
+        raise ValueError(f"{path} is not understood ({reason}): choose another image model.") from error
 
 
 def _preparation(fields: dict[str, Any]) -> Preparation:
@@ -115,7 +118,7 @@ def _preparation(fields: dict[str, Any]) -> Preparation:
     if not isinstance(size, tuple):
         raise ValueError("pictures of one size do not come out of it")
     normalised = fields.get("do_normalize", True)
-    return Preparation(
+    made = Preparation(
         size=size,
         resize=resize,
         resample=int(fields.get("resample", Image.Resampling.BICUBIC)),
@@ -123,6 +126,14 @@ def _preparation(fields: dict[str, Any]) -> Preparation:
         mean=tuple(map(float, fields["image_mean"])) if normalised else (0.0,) * 3,
         deviation=tuple(map(float, fields["image_std"])) if normalised else (1.0,) * 3,
     )
+    sides = [*made.size, *(resize if isinstance(resize, tuple) else (resize or 1,))]
+    if not all(1 <= side <= LARGEST_SIDE for side in sides):
+        raise ValueError(f"pictures would have sides of {sides}, but 1 to {LARGEST_SIDE} are made")
+    if (len(made.mean), len(made.deviation)) != (3, 3) or 0 in made.deviation:
+        raise ValueError("image_mean and image_std are not three numbers each")
+    if not np.isfinite([made.scale, *made.mean, *made.deviation]).all():
+        raise ValueError("rescale_factor, image_mean or image_std is not finite")
+    return made
 
 
 def _size(given: Any, shorter: bool = False) -> int | tuple[int, int]:

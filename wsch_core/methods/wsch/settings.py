@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..settings import MOST_BITS, PRECISIONS, CheckedSettings
+from ..settings import MOST_BITS, MOST_PASSES, PRECISIONS, CheckedSettings
 from .cycle import PUBLISHED_CYCLE, parse_cycle
 
 CHOICES = {
@@ -43,7 +43,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate_schedule": "cosine",
     },
 }
-MOST_PASSES = 200_000  # the published schedule has 1,000
 
 
 @dataclass(frozen=True)
