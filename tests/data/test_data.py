@@ -7,6 +7,7 @@ import torch
 from conftest import CLASSES, DEFINITION, FRAMES, SIZE, VIDEOS, write_split
 from shared import replace_definition, rewrite
 
+from wsch_core import settings_for
 from wsch_core.data import list_definitions, load_dataset, load_definition
 from wsch_core.data.features import Features, directions
 from wsch_core.data.labels import read_labels
@@ -192,7 +193,6 @@ DEFINITION_FAULTS = {
     "no classes": ('classes = ["ant", "bee", "cat"]', "classes = []", r"classes is \[\]"),
     "files are a number": ('features = ["train.h5"]', "features = 5", r"\[train\] features is 5"),
     "classes twice": ('"ant", "bee"', '"ant", "ant"', r"a list of different names"),
-    "its settings": ("[train]", "[settings]\nbits = 0\n[train]", r"tiny\.toml: \[settings\] bits is 0"),
     "published map": (
         "frames = 10", 'frames = 10\npublished = [{ bits = 64, map = 3, method = "m", source = "s" }]', r"has map = 3: give six values",
     ),
@@ -295,3 +295,9 @@ def test_a_data_set_whose_files_are_not_there_says_which(tiny_folder):
         FileNotFoundError, match=r"activitynet/train_feats\.h5 is missing: put the file there, or set WSCH_DATA"
     ):
         load_dataset("activitynet").train.features  # noqa: B018
+
+
+def test_settings_of_a_definition_are_checked_where_they_are_used(tiny_folder):
+    replace_definition(tiny_folder, "[train]", "[settings]\nbits = 0\n[train]")
+    with pytest.raises(ValueError, match=r"tiny\.toml: \[settings\] bits is 0"):
+        settings_for(load_dataset("tiny"))

@@ -48,7 +48,7 @@ CHECKSUMS = {
 def test_every_machine_draws_the_same_frames_and_sees_the_same_in_them():
     frames = demo.make_videos("query")[0]
     assert checksum(frames) == CHECKSUMS["query"]
-    stored = np.load(Path(__file__).parent / "fixtures" / "demo_features.npy")
+    stored = np.load(Path(__file__).parents[1] / "fixtures" / "demo_features.npy")
     assert np.allclose(demo.extract(frames[: len(stored)])[:, ::12], stored, rtol=0, atol=demo.STEP)
 
 

@@ -21,6 +21,7 @@ from wsch_core.storage.tensors import save_tensors
 from wsch_core.show.maps.maps import Map, _write
 
 folder = Path(sys.argv[1])
+(folder / "maps").mkdir()
 run, videos = Run(folder), 50_000
 ids = [str(video) for video in range(videos)]
 points = Map("", ids, np.zeros((videos, 2), "f4"), np.zeros((videos, 3), "i4"), 0.5, folder / "maps" / "m.h5", False)
