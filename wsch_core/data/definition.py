@@ -70,6 +70,7 @@ class Definition:
     builder: str = ""  # "demo": made on first use
     settings: dict[str, Any] = field(default_factory=dict)  # this set's own defaults, checked by `methods.settings_for`
     extractor: ExtractorRecord | None = None  # of sets made from videos
+    recipe: str = ""  # this set's own default, checked by `methods.settings_for`; "" is the published method
     path: Path | None = None  # the definition's file
     published: tuple[dict[str, Any], ...] = ()  # rows of method, bits, map (at 5/20/40/60/80/100), source
 
@@ -128,6 +129,7 @@ def read_definition(path: Path) -> Definition:
         builder=_read_builder(path, table),
         settings=_take(path, table, "settings", dict, {}),
         extractor=_read_extractor(path, table),
+        recipe=_take(path, table, "recipe", str, ""),
         path=path,
         published=_read_published(path, table),
     )

@@ -142,6 +142,7 @@ def _definition(plan: Plan, classes: Sequence[str], files: Mapping[str, Any], fo
         "frames": plan.frames,
         "feature_size": plan.extractor.feature_size,
         "classes": list(classes),
+        "recipe": former.recipe if former else "plus",
     }
     tables = {name: files[name] for name in SPLITS}
     tables["extractor"] = {"name": plan.extractor.name, "version": plan.extractor.version}

@@ -26,7 +26,6 @@ from filelock import FileLock, Timeout
 from ..data.definition import SPLITS, Definition, list_definitions, read_definition
 from ..runs.folder import LOCK
 from ..storage.files import make_folder
-from ..storage.lines import StepLine
 from ..storage.lines import counted
 from ..storage.paths import data_folder
 from .assemble import Plan, clean, same_as, write_set
