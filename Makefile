@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --e
 
 demo: $(VENV)/.notebooks
 	$(BIN)/papermill --log-output --no-progress-bar notebooks/train.ipynb outputs/demo.ipynb -p dataset demo -p bits 64
-	$(BIN)/python -m wsch_core.report --notebook outputs/demo.ipynb
+	$(BIN)/python -m wsch_core.experiments.report --notebook outputs/demo.ipynb
 
 # Two at a time with a thread each: many tests wait for kernels and browsers.
 test: $(VENV)/.test
@@ -17,6 +17,7 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 $(VENV)/.notebooks: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -18,7 +18,7 @@ import torch
 from sklearn.cluster import KMeans
 from timing import in_turn, machine, save, table
 
-from wsch_core.centers import MOST_ITERATIONS, TOLERANCE, kmeans, kmeans_plus_plus
+from wsch_core.methods.wsch.centers import MOST_ITERATIONS, TOLERANCE, kmeans, kmeans_plus_plus
 
 CODES, BITS, CENTERS = 19_444, 64, 800
 FLIPPED = {"clear clusters": 0.1, "blurred clusters": 0.25, "random bits": 0.5}  # share of bits unlike the cluster's

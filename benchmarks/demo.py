@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from wsch_core import fit, load_dataset, settings_for
-from wsch_core.baselines import BASELINES, fit_baseline
-from wsch_core.evaluation import OURS, REAL_VALUED, evaluate_codes
-from wsch_core.metrics import evaluate_cosine
-from wsch_core.train import encode
+from wsch_core.experiments.evaluation import REAL_VALUED, evaluate_codes
+from wsch_core.methods.baselines import BASELINES, fit_baseline
+from wsch_core.retrieval.metrics import evaluate_cosine
+from wsch_core.training.loop import encode
 
 LABEL_SETS = ("demo", "demo-motion")
 
@@ -29,7 +29,7 @@ def encode_all(data, seed: int, bits: int) -> dict[str, dict]:
     seconds = time.perf_counter() - start
     splits = {"query": data.query, "database": data.database}
     model = run.model()
-    codes = {OURS: {name: encode(model, split.features) for name, split in splits.items()}}
+    codes = {"WSCH": {name: encode(model, split.features) for name, split in splits.items()}}
     for name in BASELINES:
         hasher = fit_baseline(name, data.train.features.mean_pooled(), bits, seed)
         codes[name] = {part: hasher.encode(split.features.mean_pooled()) for part, split in splits.items()}
@@ -44,7 +44,7 @@ def measure(seeds: int, bits: int) -> dict:
     for name, data in sets.items():
         rows = {
             method: [evaluate_codes(t["codes"][method], data).expected.tolist() for t in trained]
-            for method in (OURS, *BASELINES)
+            for method in ("WSCH", *BASELINES)
         }
         pooled = [split.features.mean_pooled() for split in (data.query, data.database)]
         rows[REAL_VALUED] = [evaluate_cosine(*pooled, data.query.labels, data.database.labels).tolist()]

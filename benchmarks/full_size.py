@@ -91,7 +91,7 @@ def write_features(path: Path, means: np.ndarray, shape: tuple[int, int], share:
 
 def train(given: argparse.Namespace) -> None:
     from wsch_core import evaluate_run, fit, load_dataset, settings_for
-    from wsch_core.device import peak_memory
+    from wsch_core.training.device import peak_memory
 
     data = load_dataset(given.dataset, given.hold)
     start = time.perf_counter()

@@ -72,8 +72,8 @@ def codes(classes: np.ndarray, bits: int):
 
 def measure(given: argparse.Namespace, classes: np.ndarray, folder: Path) -> None:
     from wsch_core import load_dataset
-    from wsch_core.show.gallery import Gallery, Method
-    from wsch_core.show.gallery_view import GalleryView
+    from wsch_core.show.gallery.gallery import Gallery, Method
+    from wsch_core.show.gallery.view import GalleryView
 
     methods = [Method(f"{bits} bits", codes(classes, bits), codes(classes, bits), None) for bits in (64, 16)]
     before = psutil.Process().memory_info().rss

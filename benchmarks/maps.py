@@ -31,13 +31,13 @@ def measure(classes) -> None:
     import torch
 
     from wsch_core import Settings, load_dataset
-    from wsch_core.device import peak_memory
-    from wsch_core.run import create_run
-    from wsch_core.show import maps
-    from wsch_core.show.groups import groups_by
-    from wsch_core.show.map_figures import map_figure, nearness
-    from wsch_core.show.map_view import MapView
+    from wsch_core.runs.folder import create_run
+    from wsch_core.show.maps import maps
+    from wsch_core.show.maps.figures import map_figure, nearness
+    from wsch_core.show.maps.groups import groups_by
+    from wsch_core.show.maps.view import MapView
     from wsch_core.show.style import save
+    from wsch_core.training.device import peak_memory
 
     data = load_dataset("generated")
     settings = Settings(dataset="generated").as_dict()

@@ -2,7 +2,7 @@
 
 Two separate views, each through the network on its own; every hidden frame is gathered with a boolean mask, decoded and
 compared; the state-space mixer in four steps with states between chunks; a DataLoader that copies whole videos. It runs on
-the parameters of a `wsch_core.model.WSCH`, so that both compute the same losses (`tests/test_benchmarks.py`).
+the parameters of a `wsch_core.methods.wsch.model.WSCH`, so that both compute the same losses (`tests/test_benchmarks.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wsch_core.model import WSCH, binarise
+from wsch_core.methods.wsch.model import WSCH, binarise
 
 
 class WholeVideos(Dataset):
@@ -54,7 +54,9 @@ def losses(model: WSCH, videos: Tensor, masks: Tensor, centers: Tensor | None, s
         found["reconstruction"] += 1 - F.cosine_similarity(rebuilt, hidden, dim=-1).mean()
         if "cluster" in tasks:
             similarity = means[-1] @ F.normalize(centers, dim=1).T
-            found["cluster"] += F.cross_entropy(similarity / settings.cluster_temperature, similarity.argmax(dim=1))
+            # whole numbers: of equally near centres rounding would choose one, and every processor another
+            nearest = (codes.detach().sum(dim=1) @ centers.T).argmax(dim=1)
+            found["cluster"] += F.cross_entropy(similarity / settings.cluster_temperature, nearest)
     if "contrast" in tasks:
         found["contrast"] = contrast(*means, settings.contrast_temperature, settings.tau_plus)
     return found

@@ -21,8 +21,9 @@ from typing import Any
 
 import plus_sets
 
-from wsch_core.compare import mean_interval, paired_difference
-from wsch_core.settings import recipe_settings, unknown_name
+from wsch_core.experiments.compare import mean_interval, paired_difference
+from wsch_core.methods import recipe_settings
+from wsch_core.storage.words import unknown_name
 
 # What is compared: "published" is the method with the settings its data set asks for; the others lie between it and "plus".
 RATE = {"learning_rate": 1e-3, "learning_rate_schedule": "cosine"}
@@ -119,8 +120,8 @@ def measure(job: tuple[str, int, int, str]) -> list[Row]:
     import torch
 
     from wsch_core import load_dataset, settings_for
-    from wsch_core.metrics import evaluate
-    from wsch_core.repeat import complete_run
+    from wsch_core.experiments.repeat import complete_run
+    from wsch_core.retrieval.metrics import evaluate
 
     name, bits, seed, variant = job
     torch.set_num_threads(1)

@@ -22,11 +22,11 @@ import torch
 from sklearn.decomposition import PCA
 from timing import in_turn, machine, save, table
 
-from wsch_core.baselines import BASELINES, fit_baseline
-from wsch_core.codes import pack
-from wsch_core.device import peak_memory
-from wsch_core.metrics import KS, evaluate
-from wsch_core.search import Index, nearest
+from wsch_core.methods.baselines import BASELINES, fit_baseline
+from wsch_core.retrieval.codes import pack
+from wsch_core.retrieval.metrics import KS, evaluate
+from wsch_core.retrieval.search import Index, nearest
+from wsch_core.training.device import peak_memory
 
 USUAL_QUERIES = 1000
 

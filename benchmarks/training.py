@@ -21,12 +21,13 @@ from timing import in_turn, machine, matrix_rate, save, table
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsch_core.data.features import Features
-from wsch_core.data.loader import visible_batches
-from wsch_core.device import autocast
-from wsch_core.schedule import parse_cycle
-from wsch_core.settings import RECIPES, Settings
-from wsch_core.train import batch_losses, encode, gradient_step, new_state
-from wsch_core.views import draw_views, hidden_count
+from wsch_core.data.loader import Drawn, visible_batches
+from wsch_core.methods.wsch.cycle import parse_cycle
+from wsch_core.methods.wsch.method import WSCHMethod
+from wsch_core.methods.wsch.settings import RECIPES, Settings
+from wsch_core.methods.wsch.views import draw_views, hidden_count
+from wsch_core.training.device import autocast
+from wsch_core.training.loop import encode, gradient_step, new_state
 
 FRAMES, SIZE, VIDEOS = 30, 2048, 1280
 PASSES = {0.9: ("reconstruction",), 0.6: ("reconstruction", "contrast")}
@@ -49,23 +50,24 @@ def our_step(
 ) -> Callable[[], float]:
     """A function that takes one step and returns its loss; of the tasks given, else of the masking ratio's pass."""
     device = features.device
-    state, cast = new_state(settings, SIZE, device), autocast(device, precision)
-    state.centers = torch.randn(settings.centers, settings.bits, generator=state.generator).sign().to(device)
+    method = WSCHMethod(settings, VIDEOS, FRAMES, SIZE)
+    state, cast = new_state(method, device), autocast(device, precision)
+    state.kept["centers"] = torch.randn(settings.centers, settings.bits, generator=state.generator).sign().to(device)
     hidden, weights = hidden_count(FRAMES, masking_ratio), dict.fromkeys(tasks or PASSES[masking_ratio], 1.0)
 
     def batches() -> Iterator:
         while True:
             order = torch.randperm(VIDEOS, generator=state.generator)
             views = draw_views(VIDEOS, FRAMES, hidden, state.generator, settings.views)
-            yield from visible_batches(features, order, views, settings.batch_size, device, "sums")
+            yield from visible_batches(features, Drawn(order.unsqueeze(0), views, "sums"), settings.batch_size, device)
 
     source = batches()
-    return lambda: gradient_step(state, next(source), hidden, weights, settings, cast)[1].detach()
+    return lambda: gradient_step(method, state, next(source), weights, cast)[1].detach()
 
 
 def peers_step(settings: Settings, features: Features, masking_ratio: float) -> Callable[[], float]:
     device = features.device
-    model = new_state(settings, SIZE, device).model
+    model = new_state(WSCHMethod(settings, VIDEOS, FRAMES, SIZE), device).model
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     batches = peer.loader(features.tensor.cpu(), hidden_count(FRAMES, masking_ratio), settings.batch_size)
     source = itertools.chain.from_iterable(itertools.repeat(batches))
@@ -115,17 +117,19 @@ def measure_parts(features: Features, rounds: int) -> list[dict]:
     """The parts of our step, in milliseconds."""
     settings, rows = Settings(dataset="made up"), []
     for masking_ratio, precision in itertools.product(PASSES, PRECISIONS):
-        state, cast = new_state(settings, SIZE, features.device), autocast(features.device, precision)
+        method = WSCHMethod(settings, VIDEOS, FRAMES, SIZE)
+        state, cast = new_state(method, features.device), autocast(features.device, precision)
         hidden, weights = hidden_count(FRAMES, masking_ratio), dict.fromkeys(PASSES[masking_ratio], 1.0)
         videos = torch.arange(settings.batch_size)
         views = draw_views(len(videos), FRAMES, hidden, state.generator)
         kept = {}
 
         def read(videos=videos, views=views, kept=kept):
-            kept["batch"] = next(visible_batches(features, videos, views, len(videos), features.device, "sums"))
+            drawn = Drawn(videos.unsqueeze(0), views, "sums")
+            kept["batch"] = next(visible_batches(features, drawn, len(videos), features.device))
 
-        def forward(state=state, hidden=hidden, weights=weights, cast=cast, kept=kept):
-            kept["loss"] = sum(batch_losses(state, kept["batch"], hidden, weights, settings, cast)[0].values())
+        def forward(method=method, state=state, weights=weights, cast=cast, kept=kept):
+            kept["loss"] = sum(method.losses(kept["batch"], weights, state, cast)[0].values())
 
         parts = {
             "reading": read,
@@ -163,7 +167,8 @@ def measure_recipes(features: Features, rounds: int) -> list[dict]:
 
 def measure_encoding(features: Features, rounds: int) -> list[dict]:
     settings = Settings(dataset="made up")
-    model, some = new_state(settings, SIZE, features.device).model, Features(features.tensor[:512])
+    model = new_state(WSCHMethod(settings, VIDEOS, FRAMES, SIZE), features.device).model
+    some = Features(features.tensor[:512])
     seconds = in_turn({"encode": lambda: encode(model, some, features.device)}, rounds)["encode"]
     work = operations(lambda: encode(model, some, features.device))
     rate = matrix_rate(features.device, torch.float32)

@@ -28,11 +28,9 @@ from papermill.parameterize import parameterize_notebook
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TOKEN = "t"  # the server listens on this machine alone, for as long as a test lasts
-SECONDS = 180  # for the server to start, and for a notebook to run
+SECONDS = 600  # for the server to start, and for a notebook to run: the machine may be busy
 
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on this machine (Debian: apt install chromium)"
-)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt install chromium)")
 
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
@@ -72,8 +70,9 @@ def opened(notebook: Path, folder: Path, parameters: Mapping | None = None, them
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         )
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(SECONDS * 1000)
         page.goto(f"{address}/doc/tree/{notebook.name}?token={TOKEN}&reset")
-        page.wait_for_function(KERNEL_IS_READY, timeout=SECONDS * 1000)
+        page.wait_for_function(KERNEL_IS_READY)
         try:
             yield page
         finally:

@@ -1,9 +1,13 @@
 """A tiny data set in the published layout, and folders of its own for every test."""
 
 import math
+import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
+import hypothesis
 import numpy as np
 import pytest
 import scipy.io
@@ -31,8 +35,12 @@ labels = ["query.mat"]
 """
 TINY = {
     "dataset": "tiny", "bits": 16, "encoder_width": 64, "decoder_width": 32, "centers": 4, "batch_size": 8,
-    "pretrain_epochs": 1, "epochs": 2, "learning_rate": 1e-3, "device": "cpu", "precision": "float32",
+    "pretrain_epochs": 1, "epochs": 2, "learning_rate": 1e-3, "device": "cpu",
+    "precision": os.environ.get("WSCH_TEST_PRECISION", "float32"),
 }  # fmt: skip
+# A busy machine takes its time.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 def write_split(folder: Path, name: str, videos: int, seed: int) -> None:
@@ -62,7 +70,7 @@ def tiny_folder(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(autouse=True)
 def a_checkpoint_after_every_pass(monkeypatch):
     """Passes over the tiny set are shorter than a write: without this, which ones are kept would depend on the disk."""
-    monkeypatch.setattr("wsch_core.checkpoint.LARGEST_SHARE", math.inf)
+    monkeypatch.setattr("wsch_core.training.checkpoint.LARGEST_SHARE", math.inf)
 
 
 @pytest.fixture
@@ -81,3 +89,20 @@ def threads_stay():
     threads = torch.get_num_threads()
     yield
     assert torch.get_num_threads() == threads
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    """The last line before pytest's own count says what was skipped, which nobody reads in a list of skips."""
+    result = yield
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.write_line(did_not_run(report.longrepr[2] for report in skipped), yellow=True, bold=True)
+    return result
+
+
+def did_not_run(reasons: Iterable[str]) -> str:
+    """What `skipif` gave as reasons -> one line: how many tests did not run, and what each group needs."""
+    counts = Counter(reason.removeprefix("Skipped: ") for reason in reasons)
+    groups = "; ".join(f"{count}: {reason}" for reason, count in counts.most_common())
+    return f"Tests that did not run: {counts.total()} ({groups})"

@@ -327,13 +327,13 @@ CHECKPOINT = {
     "centres of another size": tensors(lambda content: content.update(centers=torch.ones(4, 99))),
     "centres that are no bits": tensors(lambda content: content.update(centers=torch.full((4, 16), 0.5))),
     "moments of another shape": tensors(
-        lambda content: content.update({n: torch.zeros(2) for n in content if n.startswith("adam.exp_avg.")})
+        lambda content: content.update({n: torch.zeros(2) for n in content if n.startswith("optimizer.exp_avg.")})
     ),
     "moments that are NaN": tensors(
-        lambda content: [v.fill_(torch.nan) for n, v in content.items() if n.startswith("adam.exp_avg.")]
+        lambda content: [v.fill_(torch.nan) for n, v in content.items() if n.startswith("optimizer.exp_avg.")]
     ),
     "moments missing": tensors(
-        lambda content: [content.pop(n) for n in list(content) if n.startswith("adam.exp_avg_sq.")]
+        lambda content: [content.pop(n) for n in list(content) if n.startswith("optimizer.exp_avg_sq.")]
     ),
 }
 

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 
-from wsch_core import Settings, checkpoint, fit, load_dataset
-from wsch_core.paths import outputs_folder
-from wsch_core.run import Run, load_run
-from wsch_core.tensors import read_tensors
+from wsch_core import Settings, fit, load_dataset
+from wsch_core.runs.folder import Run, load_run
+from wsch_core.storage.paths import outputs_folder
+from wsch_core.storage.tensors import read_tensors
+from wsch_core.training import checkpoint
 
 torch.set_num_threads(1)
 
@@ -32,11 +33,14 @@ def train(name: str, settings: Settings) -> Run:
 
 
 def start(name: str, settings: Settings, often: bool = False) -> int:
-    """often: write a checkpoint after every pass, whatever it costs"""
+    """often: write a checkpoint after every pass, whatever it costs, and each so slowly that a kill can strike it"""
     child = os.fork()
     if child == 0:
         status = 1
-        checkpoint.LARGEST_SHARE = math.inf if often else checkpoint.LARGEST_SHARE
+        if often:
+            checkpoint.LARGEST_SHARE = math.inf
+            flush = os.fsync
+            os.fsync = lambda file: (time.sleep(0.05), flush(file))  # as on a slow disk
         try:
             train(name, settings)
             status = 0

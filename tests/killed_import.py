@@ -55,14 +55,16 @@ def change_of(name: str, videos: int) -> int:
 def main(folder: Path, name: str, kills: int, seed: int) -> None:
     draw, killed, change = random.Random(seed), 0, 1
     mark(folder, change)
+    begun = time.monotonic()
     os.waitpid(start(folder, name), 0)
+    whole = time.monotonic() - begun  # the slower the machine, the later the kills
     videos = len(load_dataset(name).train)
     while killed < kills:
         if change_of(name, videos) == change:
             change += 1
             mark(folder, change)
         child = start(folder, name)
-        time.sleep(draw.uniform(0.01, 0.3))
+        time.sleep(draw.uniform(0.02, 0.7) * whole)
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         killed += os.WIFSIGNALED(status)

@@ -6,11 +6,11 @@ import math
 import torch
 import torch.nn.functional as F
 
-from wsch_core.model import WSCH, Attention
+from wsch_core.methods.wsch.model import WSCH, Attention
 
 
 def ssd_recurrence(inputs, step, decay, write, read, skip):
-    """The state-space recurrence, one frame, head and video at a time; shapes as in wsch_core.ssd.ssd."""
+    """The state-space recurrence, one frame, head and video at a time; shapes as in wsch_core.methods.wsch.ssd.ssd."""
     outputs = torch.zeros_like(inputs)
     for b in range(inputs.shape[0]):
         for h in range(inputs.shape[2]):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PATIENCE = 900  # seconds until something hangs: what takes one on an idle machine may take many on a busy one
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = {
     "dataset": "tiny", "bits": 8, "pretrain_epochs": 1, "epochs": 1, "centers": 4, "encoder_width": 64,
@@ -31,5 +32,5 @@ def run_papermill(folder, notebook, out, parameters, options=()):
     environment = os.environ | {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     return subprocess.run(
         [*command, str(notebook), str(out), *as_options(parameters), *options],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from wsch_core import load_dataset
-from wsch_core.paths import outputs_folder
-from wsch_core.sweep import plan, run_sweep
+from wsch_core.experiments.sweep import plan, run_sweep
+from wsch_core.storage.paths import outputs_folder
 
 COMMON = {
     "bits": 8, "encoder_width": 64, "decoder_width": 32, "centers": 4, "device": "cpu", "precision": "float32",

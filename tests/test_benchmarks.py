@@ -14,31 +14,34 @@ from videos import shades, write_video
 
 from wsch_core.data import load_dataset
 from wsch_core.data.features import Features
-from wsch_core.data.loader import visible_batches
-from wsch_core.device import autocast
-from wsch_core.metrics import evaluate
-from wsch_core.model import WSCH
-from wsch_core.settings import RECIPES, Settings
-from wsch_core.train import TrainingState, batch_losses
+from wsch_core.data.loader import Drawn, visible_batches
+from wsch_core.methods.method import State
+from wsch_core.methods.wsch.method import WSCHMethod
+from wsch_core.methods.wsch.model import WSCH
+from wsch_core.methods.wsch.settings import RECIPES, Settings
+from wsch_core.retrieval.metrics import evaluate
+from wsch_core.training.device import autocast
 
 WEIGHTS = {"reconstruction": 1.0, "cluster": 0.02, "contrast": 1.0}
 
 
 @pytest.mark.parametrize("hidden", [3, 6, 9])
 def test_the_literal_training_step_has_the_same_losses_and_gradients(hidden):
-    torch.manual_seed(5)  # which draws no two equally near centres, between which the literal step's rounding chooses
+    torch.manual_seed(5)
     settings = Settings()
     model = WSCH(feature_size=12, bits=16, encoder_width=128, decoder_width=32).double()
     torch.nn.init.normal_(model.decoder.mask_token)
     features = Features(torch.randn(7, 10, 12, dtype=torch.float64))
-    centers = torch.randn(5, 16, dtype=torch.float64).sign()
+    centers = torch.randn(40, 16, dtype=torch.float64).sign()  # so many that some are equally near
     videos, masks = next(iter(peer.loader(features.tensor, hidden, batch_size=7)))
     order = (videos[:, None] == features.tensor).flatten(2).all(dim=2).long().argmax(dim=1)  # the loader shuffles
     views = (~masks).nonzero()[:, 2].view(7, 2, 10 - hidden).transpose(0, 1)
 
-    batch = next(visible_batches(features, order, views, 7, torch.device("cpu"), "sums"))
-    state = TrainingState(model, None, None, centers)
-    fast, _ = batch_losses(state, batch, hidden, WEIGHTS, settings, autocast(torch.device("cpu"), "float32"))
+    drawn = Drawn(order.unsqueeze(0), views, "sums")
+    batch = next(visible_batches(features, drawn, 7, torch.device("cpu")))
+    state = State(model, None, None, {"centers": centers})
+    method = WSCHMethod(settings, 400, 10, 12)
+    fast, _ = method.losses(batch, WEIGHTS, state, autocast(torch.device("cpu"), "float32"))
     slow = peer.losses(model, videos, masks, centers, settings, WEIGHTS)
     gradients = []
     for losses in (fast, slow):

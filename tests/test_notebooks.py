@@ -65,7 +65,7 @@ def test_train_runs_and_keeps_everything(executed):
 @pytest.mark.slow
 def test_train_gives_what_python_gives(executed, tiny, tmp_path):
     from wsch_core import evaluate_run, fit, load_run, settings_for
-    from wsch_core.tensors import read_tensors
+    from wsch_core.storage.tensors import read_tensors
 
     _, _, folder = executed
     settings = load_run("small").settings

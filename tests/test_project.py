@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from conftest import did_not_run
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -82,6 +83,7 @@ def test_importing_the_core_stays_light():
         "faiss",
         "plotly",
         "dask",
+        "distributed",
         "av",
         "transformers",
         "PIL",
@@ -110,3 +112,8 @@ def test_the_readmes_python_example_works(tiny_folder, capsys):
         file.write("[settings]\nencoder_width = 64\ndecoder_width = 32\ncenters = 4\npretrain_epochs = 1\nepochs = 1\n")
     exec(example.replace('"demo"', '"tiny"').replace("bits=64", "bits=8"), {})
     assert "WSCH" in capsys.readouterr().out
+
+
+def test_what_is_skipped_is_counted_by_what_it_needs():
+    reasons = ["Skipped: needs Linux", "Skipped: needs a CUDA device", "Skipped: needs a CUDA device"]
+    assert did_not_run(reasons) == "Tests that did not run: 3 (2: needs a CUDA device; 1: needs Linux)"

@@ -6,12 +6,13 @@ run = fit(settings_for(dataset, bits=64), dataset)
 results = evaluate_run(run, dataset)
 """
 
-from . import threads  # noqa: F401  # isort: skip (first: torch reads it when loaded)
+from .storage import threads  # noqa: F401  # isort: skip (first: torch reads it when loaded)
 from .data import load_dataset
-from .evaluation import evaluate_run, settings_for
-from .model import WSCH
-from .run import load_run
-from .settings import Settings
-from .train import encode, fit
+from .experiments.evaluation import evaluate_run
+from .methods import settings_for
+from .methods.wsch.model import WSCH
+from .methods.wsch.settings import Settings
+from .runs.folder import load_run
+from .training.loop import encode, fit
 
 __all__ = ["WSCH", "Settings", "encode", "evaluate_run", "fit", "load_dataset", "load_run", "settings_for"]

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from torch import Tensor
 
-from ..progress import StepLine
+from ..storage.lines import StepLine
 from .dataset import Dataset, Split
 from .features import Faults, read_chunks
 from .holding import held_in_memory

@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 import scipy  # whose parts are loaded when first used: they take longer than the rest of the core
 
-from ..files import one_line
+from ..storage.hdf5 import check_storage, find, open_hdf5, read_slice
+from ..storage.words import one_line
 from .definition import SPLITS, Definition, SplitFiles, load_definition
 from .disk import DiskFeatures, open_features
 from .features import Features, check_files, fingerprint, read_features, read_ids
-from .hdf5 import check_storage, find, open_hdf5, read_slice
 from .holding import HOLDS, held_in_memory
 from .labels import read_labels
 
@@ -164,7 +164,7 @@ def load_dataset(name: str, hold: str = "auto") -> Dataset:
         raise ValueError(f"hold is {hold!r}: it must be one of {', '.join(HOLDS)}.")
     definition = load_definition(name)
     if definition.builder == "demo":
-        from .demo import build_demo  # only here: it needs scikit-learn
+        from .demo.build import build_demo  # only here: it needs scikit-learn
 
         build_demo(definition.folder)
     splits: dict[str, Split] = {}

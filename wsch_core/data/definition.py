@@ -12,7 +12,7 @@
     [query]
     same_as = "database"             # or files of its own
     [extractor]                      # of sets made from videos
-    name = "microsoft/resnet-50"
+    name = "efficientnet-lite0"
     version = "0123456789ab"
 
 Files are looked for below WSCH_DATA (or data/) in a folder of the definition's name, or in `folder`.
@@ -27,9 +27,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..files import read_text, shortened
-from ..paths import data_folder, definition_folders
-from ..settings import Settings, unknown_name
+from ..storage.files import read_text
+from ..storage.paths import data_folder, definition_folders
+from ..storage.words import shortened, unknown_name
 
 SPLITS = ("train", "database", "query")
 METRIC_DEPTHS = (5, 20, 40, 60, 80, 100)
@@ -62,7 +62,7 @@ class SplitFiles:
 class ExtractorRecord:
     """What made a data set's features."""
 
-    name: str  # "demo", or a Hugging Face image model, by name or local folder
+    name: str  # "efficientnet-lite0", "demo", or a Hugging Face image model, by name or local folder
     version: str  # hash of its weights and of how pictures are prepared for it
 
 
@@ -77,8 +77,9 @@ class Definition:
     folder: Path
     about: str = ""
     builder: str = ""  # "demo": made on first use
-    settings: dict[str, Any] = field(default_factory=dict)  # this set's own defaults
+    settings: dict[str, Any] = field(default_factory=dict)  # this set's own defaults, checked by `methods.settings_for`
     extractor: ExtractorRecord | None = None  # of sets made from videos
+    path: Path | None = None  # the definition's file
     published: tuple[dict[str, Any], ...] = ()  # rows of method, bits, map (at 5/20/40/60/80/100), source
 
     @property
@@ -134,8 +135,9 @@ def read_definition(path: Path) -> Definition:
         folder=data_folder() / folder,
         about=_take(path, table, "about", str, ""),
         builder=_read_builder(path, table),
-        settings=_read_settings(path, table),
+        settings=_take(path, table, "settings", dict, {}),
         extractor=_read_extractor(path, table),
+        path=path,
         published=_read_published(path, table),
     )
 
@@ -233,15 +235,6 @@ def _check_split(path: Path, name: str, files: SplitFiles, splits: Mapping[str, 
             f"{path}: [{name}] names {len(files.features)} feature files and {len(files.labels)} label files: "
             "give one label file for each feature file."
         )
-
-
-def _read_settings(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
-    settings = _take(path, table, "settings", dict, {})
-    try:
-        Settings.create({}, settings)
-    except ValueError as error:
-        raise ValueError(f"{path}: [settings] {error}") from error
-    return settings
 
 
 def _read_extractor(path: Path, table: Mapping[str, Any]) -> ExtractorRecord | None:

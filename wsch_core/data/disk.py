@@ -23,10 +23,10 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from ..progress import StepLine
+from ..storage.hdf5 import find, open_hdf5
+from ..storage.lines import StepLine
 from .definition import Definition
 from .features import Faults, Features, check_files, chunk_videos, direction_sums, fingerprint, read_chunks, spread
-from .hdf5 import find, open_hdf5
 from .holding import gigabytes
 
 READERS = 8  # threads that wait for the disk at the same time
@@ -161,9 +161,12 @@ class DiskFeatures:
 
     def mean_pooled(self, most: int | None = None) -> Tensor:
         """(videos, D): the mean over each video's frames; of at most so many videos, spread evenly."""
-        step = chunk_videos(self.frames, self.size)
-        chunks = self.batches(step) if most is None else map(self.read, spread(len(self), most).split(step))
-        return torch.cat([chunk.mean(dim=1) for chunk in chunks])
+        step, videos = chunk_videos(self.frames, self.size), spread(len(self), most)
+        chunks = self.batches(step) if most is None else map(self.read, videos.split(step))
+        means = torch.empty(len(videos), self.size)  # one piece: joining many would need their memory twice
+        for rows, chunk in zip(means.split(step), chunks, strict=True):
+            torch.mean(chunk, dim=1, out=rows)
+        return means
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Whole videos in order, `size` at a time: (batch, frames, D). What is not finite is a ValueError."""

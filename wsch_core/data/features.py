@@ -12,12 +12,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..files import one_line
-from ..losses import directions
-from .definition import Definition
-from .hdf5 import (
+from ..storage.hdf5 import (
     MOST_COMPRESSED,
     check_storage,
     find,
@@ -27,8 +25,11 @@ from .hdf5 import (
     read_slice,
     read_texts,
 )
+from ..storage.words import one_line
+from .definition import Definition
 
 CHUNK_BYTES = 2**26  # handled at a time where a whole split is walked through
+SMALLEST_NORM = 1e-8  # floor of a norm in a cosine, so that an all-zero frame has direction 0
 NAMED_VIDEOS = 8  # how many bad videos an error names
 
 
@@ -99,6 +100,11 @@ class Features:
     def batches(self, size: int) -> Iterator[Tensor]:
         """Whole videos in order, `size` at a time: (batch, frames, D)."""
         yield from self.tensor.split(size)
+
+
+def directions(frames: Tensor) -> Tensor:
+    """Frames (..., D) -> their directions (..., D): divided by their norm, floored at 1e-8."""
+    return F.normalize(frames, dim=-1, eps=SMALLEST_NORM)
 
 
 def direction_sums(videos: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import scipy  # whose parts are loaded when first used: they take longer than the rest of the core
 
-from ..files import one_line
-from .hdf5 import check_storage, find, open_hdf5, read_attribute, read_slice
-from .matlab import Damaged, read_matrix, sparse_matrix
+from ..storage.hdf5 import check_storage, find, open_hdf5, read_attribute, read_slice
+from ..storage.matlab import Damaged, read_matrix, sparse_matrix
+from ..storage.words import one_line
 
 MOST_SURPLUS = 1000  # columns beside the classes; with more, the file is of another set, or no label file
 

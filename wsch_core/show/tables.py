@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,8 @@ from pandas.io.formats.style import Styler
 
 from ..data import Dataset
 from ..data.holding import gigabytes
-from ..files import write_whole
-from ..settings import Settings
+from ..experiments.evaluation import NOT_HASHED
+from ..storage.files import write_whole
 
 MEANINGS = {
     "dataset": "data set",
@@ -69,16 +70,16 @@ def data_table(dataset: Dataset) -> Styler:
     return plain(pd.DataFrame(rows), left=["split"])
 
 
-def settings_table(settings: Settings) -> Styler:
+def settings_table(settings: Any) -> Styler:
     """Every setting beside the published value; a dot marks where they differ."""
-    published = Settings()
+    published = type(settings)()
     rows = [
         {
             "": CHANGED if value != getattr(published, name) and name != "dataset" else "",
             "setting": name,
             "value": str(value),
             "published": "" if name in ("dataset", "device", "precision") else str(getattr(published, name)),
-            "meaning": MEANINGS[name],
+            "meaning": MEANINGS.get(name, ""),
         }
         for name, value in settings.as_dict().items()
     ]
@@ -87,15 +88,16 @@ def settings_table(settings: Settings) -> Styler:
 
 
 def map_table(ks: Sequence[int], rows: Mapping[str, Sequence[float]]) -> Styler:
-    """mAP@K by method; the best hashing method of each column is bold. `rows` ends with the real-valued line."""
+    """mAP@K by method; the best hashing method of each column is bold. Features that are not hashed take no part in it."""
     names, values = list(rows), np.array([list(row) for row in rows.values()])
     columns = [f"mAP@{k}" for k in ks]
     frame = pd.DataFrame(values, columns=columns)
     frame.insert(0, "method", names)
-    best = values[:-1].max(axis=0)
+    hashed = [row for row, name in enumerate(names) if name not in NOT_HASHED]
+    best = values[hashed].max(axis=0)
     table = plain(frame, left=["method"]).format("{:.3f}", subset=columns)
     for place, column in enumerate(columns):
-        rows_at_best = [row for row in range(len(names) - 1) if values[row, place] == best[place]]
+        rows_at_best = [row for row in hashed if values[row, place] == best[place]]
         table = table.set_properties(subset=pd.IndexSlice[rows_at_best, [column]], **{"font-weight": "bold"})
     return table
 

@@ -1,4 +1,4 @@
-"""A folder of videos as a data set; needs the extra [videos]: PyAV, and transformers for most extractors.
+"""A folder of videos as a data set; needs the extra [videos]: PyAV, and what the chosen extractor needs.
 
 from wsch_core.videos import import_videos
 print(import_videos("~/videos", "mine").summary())

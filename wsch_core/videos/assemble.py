@@ -19,7 +19,7 @@ import numpy as np
 import scipy.io
 
 from ..data.definition import SPLITS, Definition, read_definition
-from ..files import TEMPORARY, one_line, write_whole
+from ..storage.files import TEMPORARY, one_line, write_whole
 from .definition_text import update_definition, write_definition
 from .extract import Extractor
 from .labels import Labels

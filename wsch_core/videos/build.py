@@ -24,15 +24,16 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ..data.definition import SPLITS, Definition, list_definitions, read_definition
-from ..files import make_folder
-from ..paths import data_folder
-from ..progress import StepLine
-from ..run import LOCK
+from ..runs.folder import LOCK
+from ..storage.files import make_folder
+from ..storage.lines import StepLine
+from ..storage.paths import data_folder
 from .assemble import Plan, clean, same_as, write_set
 from .describe import Seen, see
 from .extract import DEFAULT, Extractor, check_same, load_extractor
-from .folder import LeftOut, VideoFile, find_videos
+from .folder import Found, LeftOut, VideoFile, find_videos, identical_files
 from .labels import FOLDERS, SHARES, SMALL, Labels, parse_shares, read_labels, split_of
+from .official import Official, read_official
 from .stored import PARTS, Row, made_by, part_path, read_part, read_set, write_part
 
 FRAMES = 25
@@ -60,6 +61,8 @@ class Import:
     classes: int = 0
     unlabelled: int = 0
     unused: list[str] = field(default_factory=list)  # of the label file: no videos of the folder
+    official: Official | None = None
+    copies: list[tuple[str, str]] = field(default_factory=list)  # ids of identical files that are in different splits
 
     def summary(self, most: int = 20) -> str:
         """What there is to know, a line for each; of the files left out, at most so many are listed."""
@@ -71,10 +74,13 @@ class Import:
             f"{self.name}: {videos} ({', '.join(counts)}), {classes}, by {self.extractor}",
             " · ".join(f"{n:,} {what}" for what, n in done.items() if n) or "nothing to do",
         ]
+        if self.official:
+            lines += self.official.summary()
         if self.resumed:
             lines.append(f"{self.resumed:,} were read before by an import that was stopped")
         if self.removed:
-            lines.append(f"no longer in the folder, so removed: {_some(self.removed)}")
+            place = "split" if self.official else "folder"
+            lines.append(f"no longer in the {place}, so removed: {_some(self.removed)}")
         if self.repeated:
             frames = sum(self.repeated.values())
             lines.append(f"{len(self.repeated):,} videos show fewer different frames: {frames:,} are repeated")
@@ -82,6 +88,12 @@ class Import:
             lines.append(f"{self.unlabelled:,} videos have no label")
         if self.unused:
             lines.append(f"{len(self.unused):,} rows of the label file are no video of the set: {_some(self.unused)}")
+        if self.copies:
+            pairs = [f"{one} = {other}" for one, other in self.copies]
+            many = _count_of(len(pairs), "pair", "pairs")
+            lines.append(
+                f"{many} of identical files are in different splits, which flatters every method: {_some(pairs)}"
+            )
         lines.append(
             _count_of(len(self.left_out), "file", "files") + " left out" + (":" if self.left_out and most else "")
         )
@@ -101,16 +113,18 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 def import_videos(
     folder: Path | str, name: str, labels: str = FOLDERS, extractor: str = DEFAULT, frames: int = FRAMES, shares: str = "",
-    device: str = "auto",
+    device: str = "auto", splits: Path | str = "", split: int = 1,
 ) -> Import:  # fmt: skip
     """Make a data set of a folder's videos, or bring one up to date; `load_dataset(name)` then loads it.
 
     labels: "folders" (the topmost sub-folder is a video's label), "none", or a CSV file with the columns file and, as
         there are, label (several), split and group
-    extractor: a Hugging Face image model, by name or local folder, or "demo", which needs no download
+    extractor: "efficientnet-lite0", a Hugging Face image model, by name or local folder, or "demo"
     frames: taken of each video, spread evenly over its time
     shares: of train, database and query, as "0.5, 0.4, 0.1"; "" keeps those of the set, and a new one of fewer than 200
         videos is train, database and query at once
+    splits, split: the folder of UCF101's or HMDB51's official lists, and which split, 1 to 3: the training clips are the
+        database too, the test clips the queries; labels and shares are left as they are then
 
     A video that cannot be decoded is left out, and listed in the result with the reason. Killed at any moment, an import
     leaves the former set or the new one, and goes on from where it was. Raises ValueError, OSError or RuntimeError with one
@@ -121,14 +135,23 @@ def import_videos(
     chosen_shares = parse_shares(shares)
     _former(name)  # before anything is made
     found = find_videos(folder)
-    described = read_labels(labels, [video.id for video in found.videos])
+    official = None
+    if splits:
+        if labels != FOLDERS or chosen_shares:
+            raise ValueError(
+                f'splits brings its own labels and shares: leave labels at "{FOLDERS}" and shares at "", or splits at "".'
+            )
+        official = _choose_official(found, splits, split)
+        described = Labels(official.described)
+    else:
+        described = read_labels(labels, [video.id for video in found.videos])
     network = load_extractor(extractor, device)
     target = data_folder() / name
     with _locked(target):
         former = _former(name)
         job = _Job(target, found.videos, network, frames)
         kept, attributes = _read_former(former, network, frames, found.videos)
-        result = Import(name, target, network.name, left_out=found.left_out, unused=described.unused)
+        result = Import(name, target, network.name, left_out=found.left_out, unused=described.unused, official=official)
         rows = job.rows(kept, result)
         if not rows:
             raise ValueError(
@@ -137,12 +160,27 @@ def import_videos(
             )
         share = chosen_shares or attributes.get("shares") or (SHARES if len(rows) >= SMALL else (1.0, 0.0, 0.0))
         by_split = _deal(rows, described, share)
-        plan = Plan(name, by_split, described, network, frames, tuple(share), Path(folder).expanduser().resolve().name)
+        source = Path(folder).expanduser().resolve().name
+        if official:
+            source += f", official split {split} of {official.archive}"
+        plan = Plan(name, by_split, described, network, frames, tuple(share), source)
         if plan.digest != attributes.get("plan"):
             write_set(plan, target, data_folder() / f"{name}.toml", former)
         shutil.rmtree(target / PARTS)
         _count(result, plan)
+    files = {video.id: video for video in found.videos}
+    pairs = identical_files({name: [files[row.id] for row in rows] for name, rows in plan.rows.items()})
+    result.copies = [(one.id, other.id) for one, other in pairs]
     return result
+
+
+def _choose_official(found: Found, splits: Path | str, split: int) -> Official:
+    """Keep the videos of an official split in `found`; those that it does not name are left out."""
+    official = read_official(splits, split, [video.id for video in found.videos])
+    reason = f"official split {split} of {official.archive} does not name it, or names it once and it is there twice."
+    found.left_out += [LeftOut(video, reason) for video in official.foreign]
+    found.videos = [video for video in found.videos if video.id in official.described]
+    return official
 
 
 def _former(name: str) -> Definition | None:

@@ -11,7 +11,8 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ except ImportError as error:
     raise ImportError(f"reading videos needs PyAV ({error}): install wsch-core[videos], as the README says.") from error
 from PIL import Image
 
-DECODING_VERSION = 1  # raise it with every change that alters which frames are chosen, or a pixel of them
+DECODING_VERSION = 2  # raise it with every change that alters which frames are chosen, or a pixel of them
 EXTENSIONS = (
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4",
     ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
@@ -59,7 +60,7 @@ class _Timing:
 
     times: list[int]
     keys: list[int]  # times of the key frames
-    counted: bool  # the file tells no times: frames are counted instead
+    counted: bool  # frames do not tell their times, or not truly: each takes the next of `times`
 
     def targets(self, frames: int) -> list[float]:
         """The middles of equal parts of the video's time."""
@@ -73,6 +74,10 @@ class _Timing:
 
 class _Inexact(Exception):
     """A jump ended behind the frame that was looked for: the file's index is wrong."""
+
+
+class _Backwards(Exception):
+    """A frame is said to be shown before the one that it follows, as in AVI files whose packets hold two frames."""
 
 
 def read_clip(path: Path, frames: int, look: Callable[[Image.Image], Any], threads: int = 1) -> Clip:
@@ -91,6 +96,8 @@ def read_clip(path: Path, frames: int, look: Callable[[Image.Image], Any], threa
             return _choose(path, timing, frames, look, threads, jump=not timing.counted)
         except _Inexact:
             return _choose(path, timing, frames, look, threads, jump=False)
+        except _Backwards:
+            return _choose(path, replace(timing, counted=True), frames, look, threads, jump=False)
     except av.ArgumentError as error:
         raise ValueError(
             f"{path} is no video in a container that is read: replace it, or convert it to MP4."
@@ -141,7 +148,7 @@ def _choose(path: Path, timing: _Timing, frames: int, look: Callable, threads: i
         stream.codec_context.thread_count = threads
         stream.thread_type = "AUTO"
         pixel = float(stream.sample_aspect_ratio or 1)
-        with closing(_Decoder(path, container, stream, timing.counted)) as source:
+        with closing(_Decoder(path, container, stream, timing)) as source:
             for frame in _shown(path, source, timing, timing.targets(frames), jump):
                 if former is None:
                     turn = _turn(frame)  # the file's own, so one frame tells
@@ -181,13 +188,14 @@ class _Decoder:
     What is refused before the first frame is passed over: a recording may begin in the middle of what it was cut from.
     """
 
-    def __init__(self, path: Path, container, stream, counted: bool):
-        self.path, self.container, self.stream, self.counted = path, container, stream, counted
-        self.frames = 0
+    def __init__(self, path: Path, container, stream, timing: _Timing):
+        self.path, self.container, self.stream, self.timing = path, container, stream, timing
+        self.frames, self.former = 0, -inf
         self.waiting = self._decode()
 
     def jump(self, time: int) -> None:
         self.container.seek(time, stream=self.stream)
+        self.former = -inf
         self.waiting = self._decode()
 
     def next(self, former: float) -> tuple[av.VideoFrame | None, float]:
@@ -196,8 +204,14 @@ class _Decoder:
         if frame is None:
             return None, former
         self.frames += 1
-        time = self.frames - 1 if self.counted or frame.pts is None else frame.pts
-        return frame, max(time, former)  # a time that goes back is a fault of the file
+        if self.timing.counted or frame.pts is None:
+            time = self.timing.times[min(self.frames, len(self.timing.times)) - 1]
+        else:
+            time = frame.pts
+        if time < self.former:
+            raise _Backwards
+        self.former = time
+        return frame, max(time, former)  # behind `former` only after a jump that went too far back
 
     def close(self) -> None:
         """Let go of the decoded frames: what still waits refers back to this decoder, so that only Python's collector of

@@ -1,13 +1,12 @@
-"""What turns pictures into features: any Hugging Face image model, or the small network of the demo set.
+"""What turns pictures into features: EfficientNet-Lite0, a Hugging Face image model, or the small network of the demo set.
 
-Weights are read from safetensors only, and no code that comes with a model is run. Videos are never put into one batch, so
-the features of one depend on nothing else that is imported with it.
+Weights of models are read from safetensors only, and no code that comes with one is run. Videos are never put into one
+batch, so the features of one depend on nothing else that is imported with it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,31 +16,30 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..data import demo
 from ..data.definition import Definition, ExtractorRecord
+from ..data.demo import frames as demo_frames
+from ..data.demo import network as demo_network
 from ..data.holding import gigabytes
-from ..device import resolve_device
-from ..paths import data_folder
-from ..tensors import check_header, save_tensors
+from ..training.device import resolve_device
+from . import efficientnet, runtime
 from .model_folder import check_model_folder, check_size
 from .prepare import Preparation, read_preparation
 
-DEFAULT = "microsoft/resnet-50"
+DEFAULT = efficientnet.NAME
 DEMO = "demo"
 FRAMES_TOGETHER = 5  # on a CPU, whose cache then holds what lies between two layers
 HUB_SECONDS = 10  # to wait for an answer before the machine is called offline
 MODEL_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
-WITHOUT = 'or choose extractor = "demo", the small network of the demo set, which needs no download'
+WITHOUT = f'or choose extractor = "{DEFAULT}", which needs no download'
 
 
 @dataclass(frozen=True, eq=False)
 class Extractor:
     """A network that turns prepared pictures into features; the same version gives the same features."""
 
-    name: str  # "demo", a model's name on the Hugging Face hub, or the path of a local folder
+    name: str  # "efficientnet-lite0", "demo", a model's name on the Hugging Face hub, or the path of a local folder
     version: str  # hash of weights and preparation
     feature_size: int  # D
     preparation: Preparation
@@ -66,7 +64,7 @@ class Extractor:
 def load_extractor(name: str = DEFAULT, device: str = "auto") -> Extractor:
     """Load an extractor, once for each device; a model that is not on this machine is downloaded, and that is said before.
 
-    name: an image model of the Hugging Face hub, a local folder of one, or "demo"
+    name: "efficientnet-lite0", an image model of the Hugging Face hub, a local folder of one, or "demo"
     Raises ValueError, OSError or ImportError with one sentence that names the model and what to do.
     """
     if not isinstance(name, str) or not name:
@@ -104,10 +102,12 @@ def check_same(dataset: str, stored: ExtractorRecord, extractor: Extractor) -> N
 
 @cache
 def _load(name: str, device: str) -> Extractor:
-    network, preparation = _demo() if name == DEMO else _huggingface(name)
+    network, preparation = LOADERS[name]() if name in LOADERS else _huggingface(name)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     version = _version(network, preparation)
+    if name == efficientnet.NAME and device == "cpu" and runtime.can_run():
+        network = runtime.OnnxRuntime(network)
     network.eval().to(device, memory_format=torch.channels_last)
     blank = torch.zeros(1, len(preparation.mean), *preparation.size, device=device)
     with torch.inference_mode():
@@ -123,33 +123,20 @@ def _version(network: nn.Module, preparation: Preparation) -> str:
     return digest.hexdigest()[:12]
 
 
-# The demo set's network
+# EfficientNet-Lite0, and the demo set's network
+
+
+def _efficientnet() -> tuple[nn.Module, Preparation]:
+    return efficientnet.EfficientNetLite0(efficientnet.read_weights()), efficientnet.PREPARATION
 
 
 def _demo() -> tuple[nn.Module, Preparation]:
-    """The network from the cache; trained and put there if it is not."""
-    chosen = os.environ.get("WSCH_CACHE")
-    folder = Path(chosen).expanduser().resolve() if chosen else data_folder() / ".cache"
-    path = folder / f"demo-extractor-{demo.BUILDER_VERSION}.safetensors"
-    network = demo.Extractor()
-    if path.exists():
-        try:
-            check_header(path)
-            network.load_state_dict(load_file(path))
-        except Exception as error:  # safetensors and torch each have errors of their own
-            raise OSError(f"{path} is damaged ({error}): remove it, and it is made anew.") from error
-    else:
-        print("Training the demo set's feature extractor, some seconds, once.")
-        network = demo.train_extractor()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(
-                f"{folder} cannot be made ({error.strerror}): set WSCH_CACHE to a writable folder."
-            ) from error
-        save_tensors(path, network.state_dict())
-    side = (demo.SIDE, demo.SIDE)
-    return network.features, Preparation(side, demo.SIDE, scale=1 / 128, mean=(1.0,), deviation=(1.0,), mode="L")
+    side = demo_frames.SIDE
+    preparation = Preparation((side, side), side, scale=1 / 128, mean=(1.0,), deviation=(1.0,), mode="L")
+    return demo_network.load_network(), preparation
+
+
+LOADERS = {efficientnet.NAME: _efficientnet, DEMO: _demo}
 
 
 # Hugging Face models

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from .decode import EXTENSIONS
+
+BEGINNING = 2**16  # bytes of a file that are compared first
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,28 @@ def find_videos(folder: Path | str) -> Found:
     if not found.videos:
         raise ValueError(f"{top} holds no video: looked for files that end in {', '.join(EXTENSIONS)}.")
     return found
+
+
+def identical_files(splits: Mapping[str, Sequence[VideoFile]]) -> list[tuple[VideoFile, VideoFile]]:
+    """Pairs of files that are the same byte for byte though their videos are in different splits.
+
+    Of files of one size the beginnings are compared, and whole files only where those agree.
+    """
+    groups = [[(split, video) for split, videos in splits.items() for video in videos]]
+    for same in (lambda video: video.bytes, partial(_digest, most=BEGINNING), _digest):
+        finer: dict[tuple, list] = {}
+        for place, group in enumerate(groups):
+            for split, video in group:
+                finer.setdefault((place, same(video)), []).append((split, video))
+        groups = [group for group in finer.values() if len({split for split, _ in group}) > 1]
+    return [(group[0][1], video) for group in groups for split, video in group if split != group[0][0]]
+
+
+def _digest(video: VideoFile, most: int = -1) -> bytes:
+    with open(video.path, "rb") as file:
+        if most < 0:
+            return hashlib.file_digest(file, "blake2b").digest()
+        return hashlib.blake2b(file.read(most)).digest()
 
 
 def _walk(top: Path, found: Found) -> Iterator[Path]:

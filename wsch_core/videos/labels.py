@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..data.definition import SPLITS
-from ..settings import unknown_name
+from ..storage.words import unknown_name
 
 COLUMNS = ("file", "label", "split", "group")
 FOLDERS, NONE = "folders", "none"
 SMALL = 200  # videos; of fewer, no part is kept aside: all of them are trained on, searched, and asked
 SHARES = (0.5, 0.4, 0.1)
+# Of clips that were cut from one source: v_Archery_g05_c04.avi, or a name, what is seen of the body, the camera's motion,
+# the number of people, its direction and the quality, as in April_09_brush_hair_u_nm_np1_ba_goo_0.avi.
+SOURCES = (re.compile(r"(v_.+_g\d+)_c\d+\."), re.compile(r"(.+)_[fhlu]_[a-z]{2}_np\d_[a-z]{2}_[a-z]{3}_\d+\."))
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,9 @@ def read_labels(source: str, videos: Sequence[str]) -> Labels:
     Raises ValueError or OSError with one sentence that names the file, the line and the field.
     """
     if source == NONE:
-        return Labels()
+        return Labels({video: Described(group=group) for video in videos if (group := source_of(video))})
     if source == FOLDERS:
-        return Labels({video: Described((video.split("/")[0],)) for video in videos if "/" in video})
+        return Labels({video: Described(tuple(video.split("/")[:-1][:1]), group=source_of(video)) for video in videos})
     path = Path(source).expanduser()
     if path.suffix.lower() != ".csv":
         raise ValueError(f'labels is {source!r}: it must be "{FOLDERS}", "{NONE}", or the path of a .csv file.')
@@ -60,6 +64,12 @@ def read_labels(source: str, videos: Sequence[str]) -> Labels:
     known = set(videos)
     _check_groups(path, described)
     return Labels(described, [video for video in described if video not in known])
+
+
+def source_of(video: str) -> str:
+    """The source that a clip was cut from, by its name in UCF101's or HMDB51's way; "" for other names."""
+    name = video.split("/")[-1].lower()
+    return next((found[1] for pattern in SOURCES if (found := pattern.match(name))), "")
 
 
 def _read_csv(path: Path) -> dict[str, Described]:

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..files import one_line, read_json
+from ..storage.files import read_json
+from ..storage.words import one_line
 
 KEYFRAME = (64, 96)  # height and width of the pictures kept to look at
 BY_SHORTER_SIDE = ("ConvNext", "CLIP", "Bit")  # processors to which a plain number as size is that of the shorter side
@@ -28,7 +29,9 @@ class Preparation:
     """How a picture becomes a network's input."""
 
     size: tuple[int, int]  # (height, width) of the input
-    resize: int | tuple[int, int] | None  # to so long a shorter side, or to (height, width); then the middle is cut out
+    # To so long a shorter side, or to (height, width), and then the middle is cut out; a float, below 1, cuts a square of
+    # that share of the shorter side out of the middle first, and resizes it to `size`.
+    resize: int | float | tuple[int, int] | None
     resample: int = Image.Resampling.BICUBIC
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0,)  # of each channel, after scaling
@@ -38,7 +41,9 @@ class Preparation:
     def picture(self, image: Image.Image) -> np.ndarray:
         """One picture -> (channels, height, width) uint8."""
         image = image.convert(self.mode)
-        if self.resize is not None:
+        if isinstance(self.resize, float):
+            image = _middle(image, self.resize).resize(self.size[::-1], self.resample)
+        elif self.resize is not None:
             image = image.resize(self._resized(image), self.resample)
         height, width = self.size
         left, top = (image.width - width) // 2, (image.height - height) // 2
@@ -59,6 +64,12 @@ class Preparation:
         shorter, longer = sorted(image.size)
         other = max(self.resize, int(self.resize * longer / shorter))
         return (self.resize, other) if image.width <= image.height else (other, self.resize)
+
+
+def _middle(image: Image.Image, share: float) -> Image.Image:
+    side = max(1, round(share * min(image.size)))
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def keyframe(image: Image.Image) -> np.ndarray:

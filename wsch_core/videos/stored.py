@@ -19,9 +19,10 @@ import h5py
 import numpy as np
 
 from ..data.definition import Definition
-from ..data.hdf5 import check_storage, find, hdf5_image, open_hdf5, read_attribute, read_slice, read_texts
 from ..data.holding import gigabytes
-from ..files import one_line, write_whole
+from ..storage.files import write_whole
+from ..storage.hdf5 import check_storage, find, hdf5_image, open_hdf5, read_attribute, read_slice, read_texts
+from ..storage.words import one_line
 from .decode import DECODING_VERSION
 from .extract import Extractor
 from .folder import VideoFile

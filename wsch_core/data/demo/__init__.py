@@ -1,0 +1,1 @@
+"""The built-in demo set: handwritten digits in motion, the same pixels on every machine."""

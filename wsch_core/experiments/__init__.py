@@ -1,0 +1,1 @@
+"""Many runs: made once, evaluated beside baselines, gathered and compared."""

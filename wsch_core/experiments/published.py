@@ -1,0 +1,123 @@
+"""The peers' published weights -> our networks. A table for each method says how its files are laid out.
+
+Sizes are read off the shapes; the number of heads cannot be, and is a setting like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..methods import METHODS
+from ..storage.words import shortened, unknown_name
+from .reference import is_whole, read_stored
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a method's published weights are laid out."""
+
+    entry: str  # of the file's dictionary that holds the weights; "" if the file holds nothing else
+    rename: Callable[[Weights], dict[str, Tensor]]  # their names -> ours, and away with what is never used
+    sized_by: Mapping[str, tuple[str, int]]  # settings (and feature_size, frames) by our name of a weight, and its axis
+    counted: Mapping[str, str]  # settings that count modules, by the beginning of our names: blocks.0, blocks.1, ...
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # settings that all of them have
+
+
+def _of_several_gpus(weights: Weights) -> dict[str, Tensor]:
+    return {name.removeprefix("module."): weight for name, weight in weights.items()}
+
+
+_AUTOENCODER = {
+    "feature_size": ("encoder.patch_embed.weight", 1),
+    "bits": ("binary.weight", 0),
+    "encoder_width": ("encoder.patch_embed.weight", 0),
+    "decoder_width": ("encoder_to_decoder.weight", 0),
+}
+_BLOCKS = {"encoder_blocks": "encoder.blocks.", "decoder_blocks": "decoder.blocks."}
+
+LAYOUTS: dict[str, Layout] = {
+    "conmh": Layout("model_state_dict", _of_several_gpus, _AUTOENCODER, _BLOCKS),
+    "autossvh": Layout(
+        "model_state_dict",
+        _of_several_gpus,
+        _AUTOENCODER | {"frames": ("pos_embed", 1)},
+        _BLOCKS,
+        {"published_code": True},
+    ),
+}
+
+
+def load_published(path: Path | str, method: str, frames: int, **chosen: Any) -> tuple[Any, nn.Module]:
+    """Read a published file of a method in `LAYOUTS`: the settings that its shapes tell, and the network.
+
+    frames: of a video; chosen: settings that shapes do not tell, such as heads
+    Nothing in the file is executed. Raises FileNotFoundError, OSError or ValueError with one sentence that names it.
+    """
+    if method not in LAYOUTS:
+        raise ValueError(unknown_name("published method", method, list(LAYOUTS)))
+    path, entry = Path(path), LAYOUTS[method].entry
+    stored = read_stored(path)
+    weights = stored.get(entry) if entry and isinstance(stored, dict) else stored
+    if not isinstance(weights, dict):
+        found = ", ".join(map(shortened, stored))[:300] if isinstance(stored, dict) else type(stored).__name__
+        raise ValueError(
+            f"{path} holds {found}, but no weights as {METHODS[method].name} keeps them: use its own files."
+        )
+    try:
+        return published_network(weights, method, frames, **chosen)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def published_network(weights: Weights, method: str, frames: int, **chosen: Any) -> tuple[Any, nn.Module]:
+    """As `load_published`, of weights in memory by their published names."""
+    layout, of = LAYOUTS[method], METHODS[method]
+    for name, weight in weights.items():
+        if not isinstance(name, str) or not is_whole(weight) or not weight.isfinite().all():
+            raise ValueError(f"{shortened(name)} is not a tensor of finite floating-point numbers.")
+    ours = {name: weight.float() for name, weight in layout.rename(weights).items()}
+    sizes = {name: _size(ours, *place) for name, place in layout.sized_by.items()}
+    sizes |= {name: _count(ours, prefix) for name, prefix in layout.counted.items()}
+    feature_size, frames = sizes.pop("feature_size"), sizes.pop("frames", frames)
+    settings = of.Settings(**layout.fixed | sizes | chosen)
+    with torch.device("meta"):
+        network = of.network(settings, feature_size, frames)
+    expected = network.state_dict()
+    wrong = [
+        f"{word} {', '.join(sorted(names))[:300]}"
+        for word, names in (
+            ("missing are", expected.keys() - ours.keys()),
+            ("unknown are", ours.keys() - expected.keys()),
+        )
+        if names
+    ]
+    if wrong:
+        raise ValueError(f"the weights are not those of {of.name}: {'; '.join(wrong)}.")
+    for name, weight in ours.items():
+        if weight.shape != expected[name].shape:
+            raise ValueError(
+                f"{name} has the shape {tuple(weight.shape)}, but the other weights and the settings ask for "
+                f"{tuple(expected[name].shape)}."
+            )
+    network.load_state_dict(ours, assign=True)
+    return settings, network.eval()
+
+
+def _size(weights: Weights, name: str, axis: int) -> int:
+    if name not in weights or weights[name].ndim <= axis or not weights[name].numel():
+        raise ValueError(f"{name}, which tells a size, is missing or empty.")
+    return weights[name].shape[axis]
+
+
+def _count(weights: Weights, prefix: str) -> int:
+    places = [re.match(re.escape(prefix) + r"(\d{1,4})\.", name) for name in weights]
+    return 1 + max((int(place.group(1)) for place in places if place), default=-1)

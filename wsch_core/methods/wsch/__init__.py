@@ -1,0 +1,1 @@
+"""WSCH as published, and what is varied of it."""

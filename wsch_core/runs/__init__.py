@@ -1,0 +1,1 @@
+"""Run folders: what a run was, what it left, and a notebook's parameters."""

@@ -1,0 +1,1 @@
+"""Static figures, each shown in a notebook and kept in the run folder."""

@@ -1,0 +1,1 @@
+"""Videos laid out by their codes and features."""

@@ -1,0 +1,1 @@
+"""Files: judged before they are read, written whole or not at all."""

@@ -1,0 +1,1 @@
+"""One loop over the passes of a method, and what it needs: device, progress, checkpoints."""
