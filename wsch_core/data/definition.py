@@ -20,6 +20,7 @@ Files are looked for below WSCH_DATA (or data/) in a folder of the definition's 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -35,6 +36,14 @@ METRIC_DEPTHS = (5, 20, 40, 60, 80, 100)
 MOST_SIZE, MOST_CLASSES = 10**6, 10**5
 MOST_NAME = 250  # bytes of a file's name
 MOST_BYTES, MOST_DOTS = 2**20, 1000
+TEXTS = re.compile(  # and comments; what is not closed goes to the end of the line, or of the file
+    r'"""(?:\\.|[^\\])*?(?:""""{0,2}|\Z)'
+    r"|'''.*?(?:''''{0,2}|\Z)"
+    r'|"(?:\\.|[^"\\\n])*"?'
+    r"|'[^'\n]*'?"
+    r"|\#[^\n]*",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -135,9 +144,14 @@ def read_definition(path: Path) -> Definition:
     )
 
 
+def mask_texts(text: str) -> str:
+    """TOML in which every letter of a text is an x and every letter of a comment a space: what is left is its structure."""
+    return TEXTS.sub(lambda found: (" " if found[0][0] == "#" else "x") * len(found[0]), text)
+
+
 def _check_dots(text: str) -> None:
     """Refuse names of very many parts, for which Python's reader takes time that grows with their square."""
-    if any(part.count(".") > MOST_DOTS for line in text.splitlines() for part in line.split("=")):
+    if any(part.count(".") > MOST_DOTS for part in re.split(r"[=,\n]", mask_texts(text))):
         raise ValueError(f"a name of more than {MOST_DOTS:,} parts")
 
 
