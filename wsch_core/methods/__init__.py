@@ -7,6 +7,7 @@ from typing import Any
 from ..data import Dataset
 from ..storage.words import unknown_name
 from .autossvh import AutoSSVHMethod
+from .bth import BTHMethod
 from .conmh import ConMHMethod
 from .method import Method
 from .wsch.method import WSCHMethod
@@ -15,6 +16,7 @@ METHODS: dict[str, type[Method]] = {  # by the name that settings.json and noteb
     "wsch": WSCHMethod,
     "conmh": ConMHMethod,
     "autossvh": AutoSSVHMethod,
+    "bth": BTHMethod,
 }
 DEFAULT = "wsch"  # also of runs whose settings.json names none: they are older than the other methods
 
