@@ -7,6 +7,7 @@ from typing import Any
 from ..data import Dataset
 from ..storage.words import unknown_name
 from .autossvh import AutoSSVHMethod
+from .bth import BTHMethod
 from .conmh import ConMHMethod
 from .method import Method
 from .ssvh import SSVHMethod
@@ -17,6 +18,7 @@ METHODS: dict[str, type[Method]] = {  # by the name that settings.json and noteb
     "conmh": ConMHMethod,
     "autossvh": AutoSSVHMethod,
     "ssvh": SSVHMethod,
+    "bth": BTHMethod,
 }
 DEFAULT = "wsch"  # also of runs whose settings.json names none: they are older than the other methods
 
