@@ -9,6 +9,7 @@ from ..storage.words import unknown_name
 from .autossvh import AutoSSVHMethod
 from .conmh import ConMHMethod
 from .method import Method
+from .s5vh import S5VHMethod
 from .ssvh import SSVHMethod
 from .wsch.method import WSCHMethod
 
@@ -17,6 +18,7 @@ METHODS: dict[str, type[Method]] = {  # by the name that settings.json and noteb
     "conmh": ConMHMethod,
     "autossvh": AutoSSVHMethod,
     "ssvh": SSVHMethod,
+    "s5vh": S5VHMethod,
 }
 DEFAULT = "wsch"  # also of runs whose settings.json names none: they are older than the other methods
 
