@@ -36,6 +36,13 @@ def _of_several_gpus(weights: Weights) -> dict[str, Tensor]:
     return {name.removeprefix("module."): weight for name, weight in weights.items()}
 
 
+def _one_mixer(weights: Weights) -> dict[str, Tensor]:
+    """Both mixers of a block are the same one; nothing reads the net of token probabilities."""
+    renamed = {name.replace(".mamba2.", ".mamba."): weight for name, weight in weights.items() if ".mamba2." in name}
+    renamed |= {name.replace(".mamba1.", ".mamba."): w for name, w in weights.items() if ".mamba2." not in name}
+    return {name: weight for name, weight in renamed.items() if not name.startswith("get_token_probs.")}
+
+
 _AUTOENCODER = {
     "feature_size": ("encoder.patch_embed.weight", 1),
     "bits": ("binary.weight", 0),
@@ -90,6 +97,13 @@ LAYOUTS: dict[str, Layout] = {
             "encoder_width": ("frame_map.weight", 0),
         },
         {},
+    ),
+    "s5vh": Layout(
+        "model_state_dict",
+        _one_mixer,
+        _AUTOENCODER | {"clusters": ("classifier.weight", 0)},
+        {"encoder_blocks": "encoder.blocks."},
+        {"published_code": True},
     ),
 }
 

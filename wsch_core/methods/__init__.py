@@ -10,6 +10,7 @@ from .autossvh import AutoSSVHMethod
 from .bth import BTHMethod
 from .conmh import ConMHMethod
 from .method import Method
+from .s5vh import S5VHMethod
 from .ssvh import SSVHMethod
 from .wsch.method import WSCHMethod
 
@@ -19,6 +20,7 @@ METHODS: dict[str, type[Method]] = {  # by the name that settings.json and noteb
     "autossvh": AutoSSVHMethod,
     "ssvh": SSVHMethod,
     "bth": BTHMethod,
+    "s5vh": S5VHMethod,
 }
 DEFAULT = "wsch"  # also of runs whose settings.json names none: they are older than the other methods
 
