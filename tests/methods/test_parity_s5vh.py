@@ -154,10 +154,10 @@ def test_training_passes(case):
 @pytest.mark.parametrize("stage", STAGES)
 def test_losses(case, stage):
     losses, total, *_ = case.step(stage)
-    assert total.item() == pytest.approx(float(case.arrays[f"loss_total.{stage}"]), abs=1e-6)
+    assert total.item() == pytest.approx(float(case.arrays[f"loss_total.{stage}"]), rel=1e-6, abs=1e-6)
     for name, loss in losses.items():
         key = f"loss_{name}" if f"loss_{name}" in case.arrays else f"loss_{name}.{stage}"
-        assert loss.item() == pytest.approx(float(case.arrays[key]), abs=1e-6), name
+        assert loss.item() == pytest.approx(float(case.arrays[key]), rel=1e-6, abs=1e-6), name
 
 
 @torch.no_grad()
