@@ -7,6 +7,7 @@ from typing import Any
 from ..data import Dataset
 from ..storage.words import unknown_name
 from .autossvh import AutoSSVHMethod
+from .bth import BTHMethod
 from .conmh import ConMHMethod
 from .method import Method
 from .s5vh import S5VHMethod
@@ -17,6 +18,7 @@ METHODS: dict[str, type[Method]] = {  # by the name that settings.json and noteb
     "wsch": WSCHMethod,
     "conmh": ConMHMethod,
     "autossvh": AutoSSVHMethod,
+    "bth": BTHMethod,
     "ssvh": SSVHMethod,
     "s5vh": S5VHMethod,
 }
