@@ -18,6 +18,7 @@ METHODS: dict[str, type[Method]] = {  # by the name that settings.json and noteb
     "wsch": WSCHMethod,
     "conmh": ConMHMethod,
     "autossvh": AutoSSVHMethod,
+    "bth": BTHMethod,
     "ssvh": SSVHMethod,
     "bth": BTHMethod,
     "s5vh": S5VHMethod,

@@ -1,78 +1,103 @@
-"""Which training videos belong together, told by their features alone: lists of nearest videos, and what they share."""
+"""Which videos are alike: anchors among their latents, and partners that share some (BTH; its graph is S5VH's too)."""
 
 from __future__ import annotations
 
 import numpy as np
-import scipy  # whose parts are loaded when first used
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
-from ..data.features import SMALLEST_NORM
+from .layers import kmeans
 
-COSINES, OVERLAPS = 2**26, 2**23  # computed at a time
+NEAREST = 5  # anchors of a video that count
+ITERATIONS = 16  # of k-means
+ALIKE = 1e-5  # a similarity above it counts
+ROWS = 1024  # videos whose pairs are looked at together
 
 
-def nearest_videos(means: Tensor, neighbours: int) -> Tensor:
-    """Mean features (N, D), which are normalised in place -> (N, neighbours + 1): itself, then the most similar by cosine.
+def find_anchors(latents: Tensor, count: int, generator: torch.Generator, repeated: bool = False) -> Tensor:
+    """k-means of latents (N, H) from so many of them, drawn at random: (K, H), K at most `count`."""
+    videos = len(latents)
+    start = torch.randint(videos, (count,), generator=generator) if repeated else None
+    start = torch.randperm(videos, generator=generator)[:count] if start is None else start
+    return kmeans(latents, latents[start.to(latents.device)], ITERATIONS)[0]
 
-    A similarity serves both its videos, so half of them are computed, a block of rows at a time.
+
+def nearest_anchors(latents: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents (N, H), anchors (K, H) -> each video's nearest anchors (N, 5) and their distances, float64; on the CPU."""
+    anchors, found = anchors.double(), []
+    for some in latents.split(ROWS):
+        some = some.double()
+        near = (anchors.square().sum(dim=1) - 2 * some @ anchors.T).topk(NEAREST, largest=False).indices
+        distances = (some.unsqueeze(1) - anchors[near]).norm(dim=-1)
+        found.append((near.cpu(), distances.cpu()))
+    nearest, distances = zip(*found, strict=True)
+    return torch.cat(nearest), torch.cat(distances)
+
+
+class Neighbours:
+    """Which videos are alike, told by the anchors they share.
+
+    Z_k (N, K) has k entries in each row, a softmax of -distance^2 / c over the k nearest anchors; A_k = Z_k diag(1 / column
+    sums) Z_k^T, and S_k says where it is above 1e-5. The tag of a pair is S_3 + 2 (S_5 - S_4): 1 for alike, 2 for nearly
+    alike. All are sparse, and rows of A_k are made some at a time: the matrix of all pairs never lies in memory.
     """
-    means /= torch.linalg.vector_norm(means, dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
-    videos, most = len(means), neighbours + 1
-    best = means.new_full((videos, most), -torch.inf)
-    which = torch.zeros(videos, most, dtype=torch.int64, device=means.device)
 
-    def keep(first: int, last: int, values: Tensor, offset: int) -> None:
-        """values: (last - first, candidates), candidates counted from `offset`"""
-        values, places = values.topk(min(most, values.shape[1]), dim=1)
-        values, places = torch.cat([best[first:last], values], 1), torch.cat([which[first:last], places + offset], 1)
-        best[first:last], order = values.topk(most, dim=1)
-        which[first:last] = places.gather(1, order)
+    def __init__(self, nearest: Tensor, distances: Tensor, anchors: int):
+        """nearest, distances: (N, 5), the nearest first; anchors: K."""
+        self.videos, self.entries, self.shares = len(nearest), {}, {}
+        for k in (3, 4, 5):
+            squares, c = distances[:, :k].square(), distances[:, k - 1].mean().square()
+            values = (-squares / c.clamp_min(torch.finfo(torch.float64).tiny)).softmax(dim=1)
+            columns, starts = nearest[:, :k].flatten().numpy(), np.arange(0, k * self.videos + 1, k)
+            self.entries[k] = csr_array((values.flatten().numpy(), columns, starts), shape=(self.videos, anchors))
+            mass = self.entries[k].sum(axis=0)
+            self.shares[k] = (self.entries[k] / np.where(mass > 0, mass, 1)).T.tocsr()  # a row without videos stays 0
 
-    step = max(1, COSINES // videos)
-    for first in range(0, videos, step):
-        last = min(first + step, videos)
-        cosines = means[first:last] @ means[first:].T
-        cosines.diagonal().fill_(torch.inf)  # whatever rounding or zeros make of it
-        keep(first, last, cosines, first)
-        if last < videos:
-            keep(last, videos, cosines[:, last - first :].T.contiguous(), first)
-    return which
+    def tags(self, first: int, last: int) -> csr_array:
+        """The tags of a range of videos with all videos: (last - first, N), sparse, columns ascending."""
+        alike = {k: (self.entries[k][first:last] @ self.shares[k] > ALIKE).astype(np.int8) for k in (3, 4, 5)}
+        tags = csr_array(alike[3] + 2 * (alike[5] - alike[4]))
+        tags.eliminate_zeros()
+        tags.sort_indices()
+        return tags
 
+    def partners(self, similar: Tensor, generator: torch.Generator, alone: bool = True) -> Tensor:
+        """For each video one drawn evenly among those alike where `similar` (N,), else among those nearly alike: (N,).
 
-def similar_videos(near: Tensor, reach: int) -> scipy.sparse.csr_array:
-    """Lists of nearest videos (N, K1 + 1) -> S, (N, N) of 0 and 1: videos whose hash values should agree.
+        alone: a video is its own partner only if no other is alike
+        Where none is nearly alike, one of tag 0 is drawn; else one that is not alike; else any other.
+        """
+        draws = torch.rand(self.videos, generator=generator, dtype=torch.float64).numpy()
+        parts = [
+            self._partners_of(first, similar.numpy()[first : first + ROWS], draws[first : first + ROWS], alone)
+            for first in range(0, self.videos, ROWS)
+        ]
+        return torch.from_numpy(np.concatenate(parts))
 
-    E(i) joins the lists of the `reach` videos whose own have the largest overlap with i's, of equal ones the lower rows;
-    S_ij = 1 if j is in E(i) or i in E(j).
-    """
-    videos, length = near.shape
-    near = near.cpu().numpy()
-    ones, begins = np.ones(near.size, dtype=np.int32), np.arange(0, near.size + 1, length)
-    lists = scipy.sparse.csr_array((ones, near.ravel(), begins), shape=(videos, videos))
-    work = (lists @ lists.sum(axis=0)).cumsum() // OVERLAPS  # a row's work: how often its neighbours are listed
-    ends = [*np.flatnonzero(np.diff(work)) + 1, videos]
-    chosen = [_largest(overlaps(lists, a, b), reach) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
-    chosen = np.concatenate(chosen)
-    picks = scipy.sparse.csr_array(
-        (ones[: chosen.size], chosen.ravel(), np.arange(0, chosen.size + 1, reach)), shape=(videos, videos)
-    )
-    extended = picks @ lists
-    graph = (extended + extended.T + scipy.sparse.eye_array(videos, dtype=np.int32, format="csr")).tocsr()
-    graph.sort_indices()
-    graph.data[:] = 1
-    return graph
+    def _partners_of(self, first: int, similar: np.ndarray, draws: np.ndarray, alone: bool) -> np.ndarray:
+        """As `partners`, of some videos from `first` on; draws: (n,) in [0, 1), which of those that fit is taken."""
+        rows, found = len(similar), np.arange(first, first + len(similar))
+        tags = self.tags(first, first + rows)
+        row = np.repeat(np.arange(rows), np.diff(tags.indptr))
+        fits = np.where(similar[row], tags.data == 1, tags.data == 2)
+        if alone:
+            fits &= tags.indices != found[row]
+        counts = np.bincount(row[fits], minlength=rows)
+        some = counts > 0
+        places = counts.cumsum() - counts + (draws * counts).astype(np.int64)
+        found[some] = tags.indices[fits][places[some]]
+        for place in np.flatnonzero(~some & ~similar):
+            here = slice(*tags.indptr[place : place + 2])
+            found[place] = self._other(first + place, tags.indices[here], tags.data[here], draws[place])
+        return found
 
-
-def overlaps(lists: scipy.sparse.csr_array, first: int, last: int) -> scipy.sparse.csr_array:
-    """How many videos the lists of videos `first` to `last` share with every other, (last - first, N); 0 is left out."""
-    return (lists[first:last] @ lists.T).tocsr()
-
-
-def _largest(overlap: scipy.sparse.csr_array, count: int) -> np.ndarray:
-    """The columns of the `count` largest entries of each row, the lower of equal ones first: (rows, count)."""
-    rows, videos = overlap.shape
-    row, largest = np.repeat(np.arange(rows), np.diff(overlap.indptr)), int(overlap.data.max())
-    keys = (row * (largest + 1) + largest - overlap.data) * videos + overlap.indices  # one number orders by all three
-    keys.sort()
-    return keys[overlap.indptr[:-1, None] + np.arange(count)] % videos
+    def _other(self, video: int, tagged: np.ndarray, tags: np.ndarray, draw: float) -> int:
+        """A video of tag 0; if there is none, one that is not alike; else any other; else the video itself."""
+        known = np.union1d(tagged, [video])
+        for excluded in (known, np.union1d(tagged[tags == 1], [video]), np.array([video])):
+            count = self.videos - len(excluded)
+            if count:
+                place = int(draw * count)  # among those left, of which place + i stand before the i-th excluded
+                return place + np.searchsorted(excluded - np.arange(len(excluded)), place, side="right")
+        return video

@@ -184,7 +184,8 @@ class S5VHMethod(Method):
             codes = binarise(model.prebinary(visible, seen, kept_blocks[:, : views * count]))
             reconstructions = model.reconstruct(codes, seen, unseen)
         # 1. every hidden frame, in both views
-        losses["reconstruction"] = views * F.mse_loss(reconstructions.float(), batch.hidden.flatten(0, 1))
+        errors = (reconstructions.float() - batch.hidden.flatten(0, 1)).square().unflatten(0, (views, count))
+        losses["reconstruction"] = errors.flatten(1).mean(dim=1).sum()
         # 2. two views of a video agree, those of two videos do not
         if "contrast" in weights:
             of_videos = video_codes(codes).unflatten(0, (views, count))
