@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsch_core.methods.neighbours import ALIKE, ROWS, Neighbours, find_anchors, nearest_anchors
+from wsch_core.methods.parts.neighbours import ALIKE, ROWS, Neighbours, find_anchors, nearest_anchors
 
 VIDEOS, ANCHORS = 40, 9
 
@@ -88,7 +88,7 @@ def test_rows_are_handled_some_at_a_time(graph, monkeypatch):
     *_, nearest, distances = graph
     neighbours, similar = Neighbours(nearest, distances, ANCHORS), torch.arange(VIDEOS) % 2 == 0
     whole = neighbours.partners(similar, torch.Generator().manual_seed(5))
-    monkeypatch.setattr("wsch_core.methods.neighbours.ROWS", 7)
+    monkeypatch.setattr("wsch_core.methods.parts.neighbours.ROWS", 7)
     assert ROWS > VIDEOS
     assert torch.equal(neighbours.partners(similar, torch.Generator().manual_seed(5)), whole)
 

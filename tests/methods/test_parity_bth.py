@@ -13,8 +13,8 @@ from parity import ParityFile, assert_norm, assert_within, parity_files
 from wsch_core.data.loader import Batch
 from wsch_core.experiments.published import published_network
 from wsch_core.methods.bth import BTHMethod, anchor_loss, neighbour_loss
-from wsch_core.methods.layers import binarise, kmeans
-from wsch_core.methods.neighbours import ITERATIONS, Neighbours, nearest_anchors
+from wsch_core.methods.parts.layers import binarise, kmeans
+from wsch_core.methods.parts.neighbours import ITERATIONS, Neighbours, nearest_anchors
 
 NAMES = {"reconstruction": "mask", "neighbours": "neighbour", "anchors": "cluster"}
 

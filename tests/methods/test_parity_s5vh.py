@@ -20,9 +20,9 @@ from shared import FIXTURES
 from wsch_core.data.features import Features
 from wsch_core.data.loader import Drawn, visible_batches
 from wsch_core.experiments.published import published_network
-from wsch_core.methods.hash_centers import SEED, least_distance, spread_centers, start_centers
-from wsch_core.methods.layers import binarise, kmeans
 from wsch_core.methods.method import State
+from wsch_core.methods.parts.hash_centers import SEED, least_distance, spread_centers, start_centers
+from wsch_core.methods.parts.layers import binarise, kmeans
 from wsch_core.methods.s5vh import ASSIGNMENTS, S5VHMethod, principal_components, whole_videos
 from wsch_core.training.device import autocast
 

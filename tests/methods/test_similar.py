@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from wsch_core.methods import similar as module
-from wsch_core.methods.similar import nearest_videos, similar_videos
+from wsch_core.methods.parts import similar as module
+from wsch_core.methods.parts.similar import nearest_videos, similar_videos
 
 
 def literal_graph(features, neighbours, reach):

@@ -20,7 +20,6 @@ METHODS: dict[str, type[Method]] = {  # by the name that settings.json and noteb
     "autossvh": AutoSSVHMethod,
     "bth": BTHMethod,
     "ssvh": SSVHMethod,
-    "bth": BTHMethod,
     "s5vh": S5VHMethod,
 }
 DEFAULT = "wsch"  # also of runs whose settings.json names none: they are older than the other methods

@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.loader import Batch, Drawn
-from .layers import binarise, sinusoids, step_decay
 from .method import Context, Method, Pass, State, step_generator
-from .neighbours import NEAREST, Neighbours, find_anchors, nearest_anchors
+from .parts.layers import binarise, sinusoids, step_decay
+from .parts.neighbours import NEAREST, Neighbours, find_anchors, nearest_anchors
 from .settings import MOST_PASSES, CheckedSettings
 from .wsch.model import majority
 

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from ..data.loader import Batch, Drawn
 from .baselines import leading_directions
-from .hash_centers import enough_rows, spread_centers
-from .layers import EPSILON, binarise, initialise, kmeans, mask_token, sinusoids
-from .mamba import Mixer
 from .method import Context, Method, Pass, State, step_generator
+from .parts.hash_centers import enough_rows, spread_centers
+from .parts.layers import EPSILON, binarise, initialise, kmeans, mask_token, sinusoids
+from .parts.mamba import Mixer
 from .settings import CheckedSettings
 from .wsch.losses import contrast_loss
 from .wsch.model import majority, video_codes

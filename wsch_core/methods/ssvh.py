@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from ..data.loader import Batch, Drawn
 from .method import Context, Method, Pass, State
+from .parts.similar import nearest_videos, similar_videos
 from .settings import CheckedSettings
-from .similar import nearest_videos, similar_videos
 
 TINY = 1e-10  # in the batch normalisation, beside the variance and beside the deviation
 MEMORY_SHARE = 0.01  # of the newest batch in the running values

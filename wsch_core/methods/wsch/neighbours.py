@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...data.disk import DiskFeatures
 from ...data.features import SMALLEST_NORM, Features, chunk_videos, direction_sums, spread
-from ..similar import nearest_videos
+from ..parts.similar import nearest_videos
 
 MISLEADING, TRUSTED = 0.5, 0.6  # agreement up to which neighbours are left alone, and from which they are always taken
 COMPARED = 10  # neighbours of the two halves

@@ -7,7 +7,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from ..data.features import SMALLEST_NORM
+from ...data.features import SMALLEST_NORM
 
 COSINES, OVERLAPS = 2**26, 2**23  # computed at a time
 
