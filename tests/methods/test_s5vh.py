@@ -12,8 +12,8 @@ from wsch_core.data.features import Features
 from wsch_core.data.loader import visible_batches
 from wsch_core.experiments.published import load_published
 from wsch_core.methods import s5vh
-from wsch_core.methods.parts import mamba
 from wsch_core.methods.method import Context
+from wsch_core.methods.parts import mamba
 from wsch_core.methods.parts.hash_centers import enough_rows, objective, spread_centers, start_centers
 from wsch_core.methods.parts.mamba import Mixer, scan
 from wsch_core.methods.s5vh import S5VH, Block, S5VHMethod, Settings, principal_components, whole_videos

@@ -12,6 +12,7 @@ from wsch_core.data.features import Features, directions
 from wsch_core.methods.method import Pass, State
 from wsch_core.methods.wsch import neighbours
 from wsch_core.methods.wsch.method import WSCHMethod
+from wsch_core.methods.wsch.model import retrieved_codes
 from wsch_core.methods.wsch.neighbours import find_neighbours, halves_agree, similarity_loss, trust_in
 from wsch_core.storage.tensors import read_tensors, save_tensors
 
@@ -71,13 +72,16 @@ def test_trust_rises_with_agreement():
     assert trust_in(0.55) == pytest.approx(0.5)
 
 
-def test_similarity_loss_is_the_mean_squared_difference_of_cosines():
+def test_similarity_loss_is_a_weighted_mean_of_squared_differences_of_cosines():
     codes, descriptors = directions(torch.randn(6, 8)), torch.randn(6, 5)
-    pairs = [
-        (codes[i] @ codes[j] - torch.cosine_similarity(descriptors[i], descriptors[j], dim=0)) ** 2
-        for i in range(6) for j in range(6)
-    ]  # fmt: skip
-    torch.testing.assert_close(similarity_loss(codes, descriptors), torch.stack(pairs).mean())
+    targets = torch.tensor([[torch.cosine_similarity(x, y, dim=0) for x in descriptors] for y in descriptors])
+    loss, weight, mean = 0.0, 0.0, sum(max(t.item(), 0) for t in targets.flatten()) / 36
+    for i in range(6):
+        for j in range(6):
+            of_pair = max(targets[i, j].item(), 0) + mean
+            loss += of_pair * (codes[i] @ codes[j] - targets[i, j]) ** 2
+            weight += of_pair
+    torch.testing.assert_close(similarity_loss(codes, descriptors), loss / weight)
     assert similarity_loss(codes, codes) == pytest.approx(0, abs=1e-12)
 
 
@@ -156,3 +160,11 @@ def test_a_definition_names_its_own_recipe(tiny_folder):
     path.write_text(path.read_text().replace('"plus"', '"pluss"'))
     with pytest.raises(ValueError, match="'pluss' is not a known recipe: did you mean 'plus'"):
         settings_for(load_dataset("tiny"))
+
+
+def test_codes_are_compared_as_they_are_retrieved():
+    codes = torch.randn(7, 4, 16).sign().requires_grad_()
+    binary = retrieved_codes(codes)
+    assert torch.equal(binary * 4, torch.where(codes.sum(dim=1) > 0, 1.0, -1.0))
+    binary.sum().backward()
+    torch.testing.assert_close(codes.grad, torch.full_like(codes, 1 / 16))  # 1 / frames / sqrt(bits)

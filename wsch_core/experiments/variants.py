@@ -55,7 +55,7 @@ VARIANTS = {
     "plus": Variant("the recipe of docs/plus.md, all its changes together", RECIPES["plus"]),
     "neighbours": Variant(
         "frames of the nearest training videos as views, as far as they are trusted",
-        {"neighbours": 10, "weight_similarity": 5.0},
+        {"neighbours": 10, "weight_similarity": 10.0},
     ),
     "pre-training masking 0.6": Variant("more frames seen in pre-training", {"pretrain_masking_ratio": 0.6}),
     "cluster temperature 0.1": Variant("sharper clusters", {"cluster_temperature": 0.1}),

@@ -15,7 +15,7 @@ from ..method import Context, Method, Pass, State
 from .centers import find_centers
 from .cycle import STAGES, TASKS, passes
 from .losses import cluster_loss, contrast_loss, reconstruction_loss, sum_of_directions
-from .model import WSCH, video_codes
+from .model import WSCH, retrieved_codes, video_codes
 from .neighbours import describe, find_neighbours, similarity_loss
 from .settings import NETWORK_SETTINGS, RECIPES, Settings
 from .views import check_views, draw_views, hidden_count
@@ -124,13 +124,15 @@ class WSCHMethod(Method):
         if "cluster" in weights:
             centers = state.kept["centers"]
             losses["cluster"] = cluster_loss(codes, centers, settings.cluster_temperature, settings.cluster_targets)
+        # where neighbours are trusted, views are of different videos, and what is compared is what will be retrieved
+        in_whole = retrieved_codes if "similarity" in weights else video_codes
+        of_videos = in_whole(codes.flatten(0, 1)).unflatten(0, (len(codes), -1))
         if "contrast" in weights:
-            of_videos = video_codes(codes.flatten(0, 1)).unflatten(0, (len(codes), -1))
             losses["contrast"] = contrast_loss(of_videos, settings.contrast_temperature, settings.tau_plus)
         if "similarity" in weights:
             descriptors = describe(batch.sums, state.kept["descriptor_mean"], state.kept["descriptor_scale"])
             descriptors = descriptors.expand(len(codes), -1, -1)
-            losses["similarity"] = similarity_loss(video_codes(codes.flatten(0, 1)), descriptors.flatten(0, 1))
+            losses["similarity"] = similarity_loss(of_videos.flatten(0, 1), descriptors.flatten(0, 1))
         return losses, codes.detach()
 
     def reconstruct(

@@ -257,6 +257,16 @@ def majority(frame_codes: Tensor, prebinary: Tensor) -> Tensor:
     return torch.where(decided > 0, 1, -1).to(torch.int8)
 
 
+def retrieved_codes(frame_codes: Tensor) -> Tensor:
+    """As `video_codes`, but binarised as codes for retrieval are: (batch, b) of ±1 / sqrt(b), a bit without majority -1.
+
+    The gradient is that of the mean over the frames: straight through the sign.
+    """
+    mean = frame_codes.mean(dim=1)
+    bits = torch.where(mean > 0, 1.0, -1.0)
+    return ((bits - mean).detach() + mean) / math.sqrt(frame_codes.shape[-1])
+
+
 def video_codes(frame_codes: Tensor) -> Tensor:
     """Frame codes (batch, frames, b) -> the videos' codes while training: their mean, L2-normalised, (batch, b)."""
     # The sum of codes is a vector of whole numbers: its norm is 0 or at least 1. A floor of 1 therefore changes no

@@ -86,12 +86,17 @@ def halves_agree(features: Features | DiskFeatures) -> float:
 
 
 def similarity_loss(codes: Tensor, descriptors: Tensor) -> Tensor:
-    """The mean squared difference between the cosines of codes and of descriptors, over all pairs of views.
+    """The squared difference between the cosines of codes and of descriptors, a weighted mean over all pairs of views.
 
     codes: (n, b) normalised; descriptors: (n, D), of the video that each view shows. In [0, 4].
+    Most pairs have nothing in common, and would outweigh the few that matter for retrieval: a pair weighs its descriptors'
+    cosine, where that is above 0, and as much as the mean of this beside it.
     """
-    targets = F.normalize(descriptors, dim=1)
-    return (codes @ codes.T - targets @ targets.T).square().mean()
+    described = F.normalize(descriptors, dim=1)
+    targets = described @ described.T
+    weights = targets.clamp_min(0)
+    weights = weights + weights.mean()
+    return (weights * (codes @ codes.T - targets).square()).sum() / weights.sum()
 
 
 def _sums(features: Features | DiskFeatures):

@@ -42,7 +42,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-3,
         "learning_rate_schedule": "cosine",
         "neighbours": 10,
-        "weight_similarity": 5.0,
+        "weight_similarity": 10.0,
     },
 }
 
