@@ -1,5 +1,6 @@
 """A sweep over the tiny set in a process of its own: python sweeping.py [scheduler address]"""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -21,4 +22,5 @@ def main(scheduler: str = "") -> None:
 
 
 if __name__ == "__main__":  # workers are spawned, and read this file again
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests in the background
     main(*sys.argv[1:])

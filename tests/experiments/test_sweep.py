@@ -1,5 +1,6 @@
 """Sweeps as they are planned, carried out, stopped and taken up again."""
 
+import contextlib
 import json
 import os
 import re
@@ -215,13 +216,19 @@ def is_told_to_end(kernel):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_ctrl_c_ends_every_process_and_the_next_sweep_resumes(tiny_folder, tmp_path, monkeypatch):
     process, held = start_sweep(), {}
-    wait_until(lambda: hold_under_way(process, held))
-    below = psutil.Process(process.pid).children(recursive=True)
-    os.killpg(process.pid, signal.SIGINT)
-    wait_until(lambda: all(map(is_told_to_end, held.values())))
-    for kernel in held.values():
-        kernel.resume()
-    _, errors = process.communicate(timeout=PATIENCE)
+    try:
+        wait_until(lambda: hold_under_way(process, held))
+        below = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        wait_until(lambda: all(map(is_told_to_end, held.values())))
+        for kernel in held.values():
+            kernel.resume()
+        _, errors = process.communicate(timeout=PATIENCE)
+    finally:  # whatever went wrong, nothing stays suspended
+        process.kill()
+        for kernel in held.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                kernel.kill()
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert errors.count("Traceback") == 1  # of the one that was waiting, none of the workers
     wait_until(lambda: not any(one.is_running() and one.status() != "zombie" for one in below))
