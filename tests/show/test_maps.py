@@ -211,6 +211,19 @@ class TestView:
         assert "maps" in view.said.value
         assert "✗" in view.said.value
 
+    @pytest.mark.parametrize(
+        "message",
+        [
+            None, [], "select", 5, {}, {"select": None}, {"select": 5}, {"select": {"a": 1}}, {"select": "123"},
+            {"select": [[1], {}, None, True, 1.0, "1", -1, 99, 10**30]}, {"hover": []}, {"hover": True}, {"hover": -1},
+        ],
+    )  # fmt: skip
+    def test_messages_that_no_pointer_sends_choose_nothing(self, view, message):
+        view._on_message(None, message, None)
+        assert not view.chosen
+        view._on_message(None, {"select": [2, 5, 2, 2]}, None)
+        assert view.chosen == [2, 5]  # each once
+
     def test_a_folder_that_leads_elsewhere_is_neither_read_nor_written(self, view, run, setup):
         outside = (view.folder / "maps").rename(view.folder.parent / "outside")
         (view.folder / "maps").symlink_to(outside)
