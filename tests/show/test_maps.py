@@ -1,6 +1,7 @@
 """Maps of codes and features: exact neighbours, numbers that can be checked by hand, files, groups and the view's state."""
 
 import csv
+import re
 
 import nbformat
 import numpy as np
@@ -121,6 +122,13 @@ class TestMaps:
         turn = np.array([[0.6, -0.8], [-0.8, -0.6]])
         moved = maps.replace(first, coordinates=(first.coordinates @ turn * 3 + 5).astype(np.float32))
         assert np.allclose(maps.aligned([first, moved])[1].coordinates, first.coordinates, atol=1e-4)
+
+    def test_what_nobody_asked_for_is_left_out_where_it_cannot_be_made(self, run, setup, laid_out, capsys):
+        """16 bits are more than these features have directions."""
+        assert [shown.title for shown in maps.compared_maps([], run, setup)] == ["LSH, 16 bits"]
+        assert re.search(r"ITQ is left out: .* Shown is LSH\.", capsys.readouterr().out)
+        with pytest.raises(ValueError, match="needs 16"):
+            maps.compared_maps(["ITQ"], run, setup)
 
     def test_of_other_methods(self, run, setup, laid_out):
         found = maps.compared_maps([], run, setup)
