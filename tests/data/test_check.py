@@ -8,14 +8,17 @@ from conftest import FRAMES, SIZE, VIDEOS
 from shared import replace_definition, rewrite
 
 from wsch_core.data import load_dataset
-from wsch_core.data.check import check_dataset
+from wsch_core.data.check import check_dataset, highest_map
+from wsch_core.data.definition import METRIC_DEPTHS
 from wsch_core.show.figures import check as shown
 
 
 def test_a_good_set_is_ready(tiny):
     check = check_dataset(tiny)
     assert check.ready
-    assert check.verdict() == "Ready: one can train and evaluate on this data set."
+    first, *notes = check.verdict().splitlines()
+    assert first == "Ready: one can train and evaluate on this data set."
+    assert len(notes) == 1  # it is small
     assert {name: (found.videos, found.looked_at) for name, found in check.splits.items()} == {
         name: (videos, videos) for name, videos in VIDEOS.items()
     }
@@ -80,6 +83,17 @@ def test_a_set_without_labels_is_ready_with_a_note(tiny_folder):
     assert check.ready
     assert "query: no labels, so one can train and search, but not measure" in check.verdict()
     shown.labels_per_video(check)
+
+
+def test_what_limits_map_is_said(tiny_folder):
+    tiny = load_dataset("tiny")
+    queries, database = (np.asarray(s.labels.todense()) for s in (tiny.query, tiny.database))
+    relevant = ((queries @ database.T) > 0).sum(axis=1)
+    assert highest_map(tiny) == pytest.approx({k: np.minimum(relevant, k).mean() / k for k in METRIC_DEPTHS})
+    verdict = check_dataset(tiny).verdict()
+    assert f"mAP@K cannot exceed {highest_map(tiny)[5]:.3f} at K = 5, since it divides by K" in verdict
+    assert "at K = 20" not in verdict
+    assert "K beyond the 14 videos of the database says nothing" in verdict
 
 
 def test_a_part_of_a_large_set(tiny_folder, monkeypatch):

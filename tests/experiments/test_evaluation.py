@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from wsch_core import Settings, evaluate_run, fit, settings_for
 from wsch_core.data import load_dataset
 from wsch_core.experiments.evaluation import CENTRED, REAL_VALUED
-from wsch_core.experiments.report import TO_TRY, main, text_table, verdict
+from wsch_core.experiments.report import TO_TRY, main, metric_rows, text_table, verdict
 from wsch_core.methods.wsch.settings import RECIPES
 from wsch_core.retrieval.metrics import evaluate
 
@@ -29,9 +30,21 @@ def test_a_run_is_evaluated_beside_its_baselines(run, tiny):
     assert run.metrics["code_health"]["distinct"] <= 14
 
 
-def test_baselines_that_cannot_make_so_many_bits_say_so(run, tiny):
-    with pytest.warns(UserWarning, match="ITQ is left out: .* needs 16, one for each bit"):
-        results = evaluate_run(run, tiny, baselines=("ITQ", "LSH"))
+def test_k_beyond_the_database_is_left_out(run, tiny):
+    results = evaluate_run(run, tiny, baselines=("LSH",))
+    within = results.within_database()
+    assert (results.ks, within.ks) == ((5, 20, 40, 60, 80, 100), (5,))  # of 14 videos
+    assert {len(values) for values in within.table().values()} == {1}
+    assert {len(curve["lower"]) for curve in within.curves().values() if curve["lower"] is not None} == {1}
+    ks, rows = metric_rows(run)
+    assert (ks, set(rows)) == ([5], set(within.table()))
+    assert all(rows[name] == pytest.approx(values) for name, values in within.table().items())
+
+
+def test_baselines_that_cannot_make_so_many_bits_say_so(run, tiny, capsys):
+    results = evaluate_run(run, tiny, baselines=("ITQ", "LSH"))
+    told = capsys.readouterr().out
+    assert re.search("ITQ is left out: .* needs 16, one for each bit", told)
     assert list(results.methods) == ["WSCH", "LSH"]
 
 

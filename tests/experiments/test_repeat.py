@@ -1,13 +1,14 @@
 """Runs made once, gathered, and held against published results."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import TINY
 
-from wsch_core import Settings, evaluate_run, fit, load_dataset
+from wsch_core import Settings, evaluate_run, fit, load_dataset, load_run
 from wsch_core.experiments.repeat import complete_all, complete_run
 from wsch_core.experiments.results import audit_rows, grouped, mean_relevant, published_rows
 from wsch_core.show import tables
@@ -141,6 +142,28 @@ class TestShown:
         assert f"{groups[0].mean[1]:.3f} ± {groups[0].half_width[1]:.3f}" in html
         assert f"0.200 ({groups[0].mean[1] - 0.2:+.3f})" in html
         assert "M &amp; N" in html
+
+    def test_runs_of_one_seed_are_no_independent_ones(self, done, published):
+        """The same run three times says nothing of how much seeds differ."""
+        first = grouped(list(done))[0].runs[0]
+        copies = [first]
+        for name in ("again", "once more"):
+            shutil.copytree(first.folder, first.folder.with_name(name.replace(" ", "-")))
+            copies.append(load_run(name.replace(" ", "-")))
+        (group,) = grouped(copies)
+        assert np.isnan(group.half_width).all()
+        assert group.mean == pytest.approx(group.expected[0])
+        html = reproduce.results_table([group], published).to_html()
+        assert "±" not in html
+        assert "3 of 1 seed" in html
+        assert "Runs of one seed count once" in html
+        other = next(
+            run for run in done if run.settings.seed != first.settings.seed and run.settings.bits == first.settings.bits
+        )
+        (mixed,) = grouped([*copies, other])
+        (alone,) = grouped([first, other])
+        assert mixed.mean == pytest.approx(alone.mean)
+        assert mixed.half_width == pytest.approx(alone.half_width)
 
     def test_curves_for_each_number_of_bits(self, done, published):
         assert list(reproduce.result_curves(grouped(list(done)), published)) == [*BITS]

@@ -22,6 +22,84 @@ def test_other_variables_of_a_session_do_not_matter():
     assert chosen_settings({"bits": 8}) == {"bits": 8}
 
 
+CELL = 'run = ""  # a name\nresume = False\nbits = 64\npretrain_epochs = None\n'
+ALSO = {"run": str, "resume": bool}
+
+
+def run_cells(*cells):
+    """What a session knows after some cells, the last of which asks for the settings."""
+    namespace = {}
+    for cell in cells:
+        exec(cell, namespace)
+    return chosen_settings(namespace | {"In": ["", *cells, "chosen = chosen_settings(globals())"]}, also=ALSO)
+
+
+class TestTyped:
+    """By hand, in JupyterLab."""
+
+    @pytest.mark.parametrize(
+        "form", ["pretrain_epoch = 4\n", "pretrain_epoch: int = 4", '"""help"""\npretrain_epoch = 4']
+    )
+    def test_a_misspelt_parameter_fails(self, form):
+        for cell in (CELL.replace("pretrain_epochs = None\n", form), CELL + form):
+            with pytest.raises(
+                ValueError, match="'pretrain_epoch' is not a known parameter: did you mean 'pretrain_epochs'"
+            ):
+                run_cells(cell)
+
+    def test_in_a_cell_of_its_own_as_well(self):
+        with pytest.raises(ValueError, match="'pretrain_epoch' is not a known parameter"):
+            run_cells(CELL, "pretrain_epoch = 4")
+        assert run_cells(CELL, "epochs_shown = 3; x = 1; total = 5")["bits"] == 64
+        assert run_cells(CELL, "pretrain_epochs = 7")["pretrain_epochs"] == 7
+
+    def test_a_correction_counts_once_the_cell_is_run_again(self):
+        wrong = CELL.replace("pretrain_epochs", "pretrain_epoch")
+        assert run_cells(wrong, CELL)["pretrain_epochs"] is None
+        assert run_cells(CELL, "pretrain_epoch = 4", CELL)["pretrain_epochs"] is None
+
+    def test_a_value_of_a_former_run_is_not_used(self):
+        former = CELL.replace("None", "4")
+        with pytest.raises(ValueError, match="pretrain_epochs is 4, left over from a cell that was run before"):
+            run_cells(former, CELL.replace("pretrain_epochs = None\n", ""))
+        assert run_cells(former, CELL)["pretrain_epochs"] is None
+        with pytest.raises(ValueError, match="epochs is 3, left over"):
+            run_cells("epochs = 3", CELL)
+
+    def test_values_that_are_computed_count(self):
+        assert run_cells(CELL, "bits = len('abcdefgh')\nfor epochs in (1, 2): pass") | {"run": ""} == {
+            "bits": 8, "epochs": 2, "pretrain_epochs": None, "run": "",
+        }  # fmt: skip
+
+    def test_what_could_not_be_run_does_not_matter(self):
+        assert chosen_settings({"run": "", "resume": False, "bits": 8, "In": [CELL, "bits = ", "%magic", None]}, ALSO)
+
+    def test_a_missing_one_is_named(self):
+        with pytest.raises(ValueError, match="resume has no value: assign it in the parameters cell"):
+            run_cells(CELL.replace("resume = False\n", ""))
+
+    def test_all_parameters_of_a_notebook_are_checked(self):
+        kinds = {"run": str, "compare_run": str, "k": int}
+        cell = 'run = ""\ncomparerun = "ITQ"\ncompare_run = ""\nk = 12'
+        namespace = {"run": "", "compare_run": "", "comparerun": "ITQ", "k": 12, "In": ["", cell, "chosen = 0"]}
+        with pytest.raises(ValueError, match="'comparerun' is not a known parameter: did you mean 'compare_run'"):
+            chosen_values(namespace, kinds)
+
+
+def test_the_shells_own_record_counts_not_a_variable():
+    """What `papermill -y "In: []"` does."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    try:
+        shell.run_cell(CELL, store_history=True)
+        shell.run_cell("# Parameters\nbitz = 32\nIn = []\n", store_history=True)
+        with pytest.raises(ValueError, match="'bitz' is not a known parameter"):
+            chosen_settings(shell.user_ns, ALSO)
+    finally:
+        InteractiveShell.clear_instance()
+
+
 def test_other_parameters_have_a_type_or_allowed_values():
     with pytest.raises(ValueError, match=r"run is 2024: it must be text \(papermill reads -p run 2024 as a number"):
         chosen_settings({"run": 2024}, also={"run": str})
@@ -46,6 +124,12 @@ class TestValues:
         assert chosen_values({"share": 1}, {"share": float}) == {"share": 1.0}
         with pytest.raises(ValueError, match="k is True: it must be a whole number"):
             chosen_values({"k": True}, {"k": int})
+
+    def test_counts_have_a_range(self):
+        assert chosen_values({"queries": 0}, {"queries": range(1001)}) == {"queries": 0}
+        for value in (-1, 1001, True, 2.0, "3"):
+            with pytest.raises(ValueError, match=r"queries is .*: it must be a whole number from 0 to 1,000\."):
+                chosen_values({"queries": value}, {"queries": range(1001)})
 
     def test_none_is_a_value_where_it_leaves_a_choice(self):
         assert chosen_values({"a": None, "b": 3}, {"a": int | None, "b": int | None}) == {"a": None, "b": 3}

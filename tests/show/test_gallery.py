@@ -282,6 +282,36 @@ class TestView:
         view._on_message(None, {"choose": [panel["method"], card["id"]], "on": False}, None)
         assert len(read_csv(view.export())) == 5
 
+    @pytest.mark.parametrize(
+        "message",
+        [
+            None, [], "choose", 5, {}, {"choose": [1, 2]}, {"choose": [1, 2], "on": True}, {"choose": 7, "on": True},
+            {"choose": ["a"], "on": True}, {"choose": ["a", "b", "c"], "on": True}, {"choose": {"a": "b"}, "on": True},
+            {"choose": ["\n", "\n"], "on": True}, {"choose": [[], {}], "on": True}, {"choose": None, "on": False},
+            {"query": []}, {"query": {}}, {"query": 1e300}, {"query": 10**30}, {"query": None, "choose": [1]}, {"on": True},
+            {"choose": ["a", "b"]}, {"choose": ["a", "b"], "on": "yes"},
+        ],
+    )  # fmt: skip
+    def test_messages_that_no_click_sends_change_nothing(self, view, message):
+        before = view.cards.content
+        view._on_message(None, message, None)
+        assert view.cards.content == before
+        assert not view.chosen
+        panel = before["panels"][0]
+        for _ in range(2):  # and a tick works after it, and counts once
+            view._on_message(None, {"choose": [panel["method"], panel["cards"][0]["id"]], "on": True}, None)
+        assert len(view.cards.chosen) == 1
+        assert len(read_csv(view.export())) == 1
+
+    def test_texts_that_a_spreadsheet_would_compute_stay_texts(self, tiny_folder, run):
+        replace_definition(tiny_folder, '"ant"', '"=1+1"')
+        tiny = load_dataset("tiny")
+        written = read_csv(GalleryView(Gallery(tiny, methods_for(run, tiny)), run.folder).export())
+        labels = {row["labels"] for row in written}
+        assert "'=1+1" in labels
+        assert not any(label.startswith("=") for label in labels)
+        assert all(row["distance"].isdecimal() for row in written)
+
     def test_a_folder_that_leads_elsewhere_is_not_written_to(self, view, run, tmp_path):
         outside = tmp_path / "outside"
         outside.mkdir()

@@ -1,6 +1,7 @@
 """Maps of codes and features: exact neighbours, numbers that can be checked by hand, files, groups and the view's state."""
 
 import csv
+import re
 
 import nbformat
 import numpy as np
@@ -122,6 +123,13 @@ class TestMaps:
         moved = maps.replace(first, coordinates=(first.coordinates @ turn * 3 + 5).astype(np.float32))
         assert np.allclose(maps.aligned([first, moved])[1].coordinates, first.coordinates, atol=1e-4)
 
+    def test_what_nobody_asked_for_is_left_out_where_it_cannot_be_made(self, run, setup, laid_out, capsys):
+        """16 bits are more than these features have directions."""
+        assert [shown.title for shown in maps.compared_maps([], run, setup)] == ["LSH, 16 bits"]
+        assert re.search(r"ITQ is left out: .* Shown is LSH\.", capsys.readouterr().out)
+        with pytest.raises(ValueError, match="needs 16"):
+            maps.compared_maps(["ITQ"], run, setup)
+
     def test_of_other_methods(self, run, setup, laid_out):
         found = maps.compared_maps([], run, setup)
         assert [other.title for other in found] == ["ITQ, 8 bits"]
@@ -210,6 +218,19 @@ class TestView:
         view._try(view.export)
         assert "maps" in view.said.value
         assert "✗" in view.said.value
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            None, [], "select", 5, {}, {"select": None}, {"select": 5}, {"select": {"a": 1}}, {"select": "123"},
+            {"select": [[1], {}, None, True, 1.0, "1", -1, 99, 10**30]}, {"hover": []}, {"hover": True}, {"hover": -1},
+        ],
+    )  # fmt: skip
+    def test_messages_that_no_pointer_sends_choose_nothing(self, view, message):
+        view._on_message(None, message, None)
+        assert not view.chosen
+        view._on_message(None, {"select": [2, 5, 2, 2]}, None)
+        assert view.chosen == [2, 5]  # each once
 
     def test_a_folder_that_leads_elsewhere_is_neither_read_nor_written(self, view, run, setup):
         outside = (view.folder / "maps").rename(view.folder.parent / "outside")

@@ -348,6 +348,16 @@ def test_wide_and_narrow_features_have_the_same_colours():
     assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"])
+def test_texts_that_a_spreadsheet_would_compute_stay_texts(tmp_path, text):
+    frame = pd.DataFrame({"run": [text, "a=b"], text: [-0.5, 1.0]})
+    (path, _) = tables.write_tables(tmp_path, "result", frame)
+    written = pd.read_csv(path)
+    assert list(written.columns) == ["run", f"'{text}"]
+    assert list(written["run"]) == [f"'{text}", "a=b"]
+    assert list(written[f"'{text}"]) == [-0.5, 1.0]  # numbers are numbers
+
+
 def test_tables_are_written_as_csv_and_latex(tmp_path):
     frame = pd.DataFrame({"variant": ["a & b_1 $x$", "±2 %"], "mAP@20": [0.123456, np.nan], "seeds": [2, 1]})
     paths = tables.write_tables(tmp_path / "sweep", "result", frame)

@@ -7,6 +7,7 @@ called ready here is not refused there.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -15,9 +16,12 @@ from torch import Tensor
 
 from ..storage.lines import counted
 from .dataset import Dataset, Split
-from .features import Faults, read_chunks
+from .definition import METRIC_DEPTHS
+from .features import Faults, read_chunks, spread
 from .holding import held_in_memory
 
+ROOM = 0.9  # from which mAP@K is not called limited
+BLOCK = 2**22  # pairs of a query and a video that are looked at together
 MANY = 0.5  # a share of all-zero videos from which a split is called broken
 
 
@@ -161,6 +165,25 @@ def _judge_features(check: DatasetCheck, name: str, found: SplitCheck) -> None:
             check.notes.append(f"{name}: {count:,} of {found.looked_at:,} videos {what}.")
 
 
+def limits(dataset: Dataset) -> list[str]:
+    """What keeps mAP@K low however good the codes are; a sentence or none."""
+    highest, items = highest_map(dataset), len(dataset.database)
+    if highest[max(highest)] >= ROOM and items >= max(highest):
+        return []
+    told = ", ".join(f"{value:.3f} at K = {k}" for k, value in highest.items() if k <= items or k == min(highest))
+    beyond = f"; K beyond the {items:,} videos of the database says nothing" * (items < max(highest))
+    return [f"mAP@K cannot exceed {told}, since it divides by K and not by the videos that share a label{beyond}."]
+
+
+def highest_map(dataset: Dataset, ks: Sequence[int] = METRIC_DEPTHS, most: int = 1000) -> dict[int, float]:
+    """By K: mAP@K, normalised by K, of codes that bring all relevant videos first; of at most so many queries, spread."""
+    queries = dataset.query.labels[spread(len(dataset.query), most).numpy()].astype(bool)
+    by_class = dataset.database.labels.T.tocsr().astype(bool)
+    step = max(1, BLOCK // len(dataset.database))
+    relevant = [(queries[start : start + step] @ by_class).sum(axis=1) for start in range(0, queries.shape[0], step)]
+    return {k: float(np.minimum(np.concatenate(relevant), k).mean() / k) for k in ks}
+
+
 def _judge_labels(check: DatasetCheck, dataset: Dataset) -> None:
     for name in ("database",) if dataset.queries_are_database else ("database", "query"):
         found = check.splits.get(dataset.splits[name].name)
@@ -172,6 +195,8 @@ def _judge_labels(check: DatasetCheck, dataset: Dataset) -> None:
             check.notes.append(
                 f"{name}: {found.unlabelled:,} of {found.videos:,} videos have no label, so nothing is relevant to them."
             )
+    if dataset.labelled and {dataset.database.name, dataset.query.name} <= check.splits.keys():
+        check.notes += limits(dataset)
     classes = [found.per_class for found in check.splits.values() if found.per_class is not None]
     unused = int((sum(classes) == 0).sum()) if classes else 0
     if unused:

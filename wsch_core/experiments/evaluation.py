@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,16 @@ class Results:
     @property
     def ks(self) -> tuple[int, ...]:
         return self.own.ks
+
+    def within_database(self) -> Results:
+        """Without the K that lie beyond the database, if it has any K at all."""
+        known = max(1, sum(k <= self.own.database_size for k in self.ks))
+        by_k = ("ks", "expected", "lower", "upper", "by_index", "precision", "recall")
+        methods = {
+            name: replace(result, **{field: getattr(result, field)[:known] for field in by_k})
+            for name, result in self.methods.items()
+        }
+        return replace(self, methods=methods, not_hashed={n: found[:known] for n, found in self.not_hashed.items()})
 
     def table(self) -> dict[str, np.ndarray]:
         """Expected mAP@K by method, in the order in which they are shown."""
@@ -86,7 +95,7 @@ def evaluate_run(
 
     self_match, normalisation: see `metrics.evaluate`; where queries and database are apart, nothing matches itself
     device: where to encode, whatever the run was trained on
-    A baseline that cannot make so many bits of these features is left out, with a warning. Raises ValueError for a data
+    A baseline that cannot make so many bits of these features is left out, which is said. Raises ValueError for a data
     set without labels, or another one than the run was trained on (for that, `encode` and `evaluate_codes` are there).
     """
     _check_labels(dataset)
@@ -101,7 +110,7 @@ def evaluate_run(
         try:
             hasher = fit_baseline(name, training, run.settings.bits, run.settings.seed)
         except ValueError as error:
-            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+            print(f"{name} is left out: {error}")
             continue
         hashed = {split: hasher.encode(features) for split, features in pooled.items()}
         methods[name] = evaluate_codes(hashed, dataset, normalisation=normalisation, **options)

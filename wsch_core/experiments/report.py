@@ -48,12 +48,14 @@ def _best(rows: Mapping[str, Sequence[float]], place: int, among: Set[str]) -> s
 
 
 def metric_rows(run: Run) -> tuple[list[int], dict[str, list[float]]]:
-    """The depths K and the expected mAP@K by method, from a run's metrics.json."""
+    """The depths K within the database and the expected mAP@K by method, from a run's metrics.json."""
     methods = run.metrics["methods"]
     own = run.method.name
     rows = {name: methods[name]["expected"] for name in [own, *(name for name in methods if name != own)]}
     metrics = run.metrics
-    return methods[own]["ks"], rows | {name: metrics[key] for name, key in NOT_HASHED.items() if key in metrics}
+    rows |= {name: metrics[key] for name, key in NOT_HASHED.items() if key in metrics}
+    known = max(1, sum(k <= methods[own]["database_size"] for k in methods[own]["ks"]))
+    return methods[own]["ks"][:known], {name: values[:known] for name, values in rows.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,7 +23,7 @@ PER_RUN = ("bits", "seed", "dataset", "device")  # settings in which runs of one
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one method at one number of bits that differ in their seed alone."""
+    """Runs of one method at one number of bits that differ in their seed alone, or are of one seed."""
 
     method: str
     bits: int
@@ -36,13 +36,19 @@ class Group:
         return [run.settings.seed for run in self.runs]
 
     @property
+    def by_seed(self) -> np.ndarray:
+        """(seeds, ks) mAP@K of each different seed: runs of one seed repeat each other, and count once, by their mean."""
+        seeds = np.array(self.seeds)
+        return np.array([self.expected[seeds == seed].mean(axis=0) for seed in dict.fromkeys(self.seeds)])
+
+    @property
     def mean(self) -> np.ndarray:
-        return self.expected.mean(axis=0)
+        return self.by_seed.mean(axis=0)
 
     @property
     def half_width(self) -> np.ndarray:
-        """(ks,): half the 95 % interval over seeds; NaN for a single run."""
-        return np.array([mean_interval(column)[1] for column in self.expected.T])
+        """(ks,): half the 95 % interval over seeds; NaN for a single seed."""
+        return np.array([mean_interval(column)[1] for column in self.by_seed.T])
 
 
 def grouped(runs: Sequence[Run]) -> list[Group]:

@@ -14,6 +14,7 @@ from ..data import Dataset
 from ..data.holding import gigabytes
 from ..experiments.evaluation import NOT_HASHED
 from ..storage.files import write_whole
+from ..storage.words import as_cell
 
 MEANINGS = {
     "dataset": "data set",
@@ -131,7 +132,7 @@ def write_tables(folder: Path, name: str, frame: pd.DataFrame) -> list[Path]:
     Returns both paths. The index is left out; in LaTeX, texts are escaped and a missing number is a dash.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {".csv": frame.to_csv(index=False), ".tex": latex(frame)}
+    texts = {".csv": frame.map(as_cell).rename(columns=as_cell).to_csv(index=False), ".tex": latex(frame)}
     for ending, text in texts.items():
         write_whole(folder / f"{name}{ending}", lambda path, text=text: path.write_text(text, encoding="utf-8"))
     return [folder / f"{name}{ending}" for ending in texts]

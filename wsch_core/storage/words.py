@@ -8,6 +8,19 @@ from typing import Any
 
 LONGEST_REASON = 300  # letters
 MOST_SHOWN = 120  # characters of a value in an error
+COMPUTED = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # what a spreadsheet takes for a formula's beginning
 MOST_NAMED, MOST_COMPARED = 60, 200  # names in a complaint, and letters of one that is looked for among them
 
 
@@ -24,6 +37,11 @@ def one_line(error: object) -> str:
     """Why a library could not read a file, in one line of bearable length."""
     text = " ".join(str(error).split())
     return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 3]}..."
+
+
+def as_cell(value: Any) -> Any:
+    """A value for a CSV file: a text that a spreadsheet would compute, as "=1+1", gets a "'" before it and stays text."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip(" ").startswith(COMPUTED) else value
 
 
 def unknown_name(kind: str, name: Any, known: list[str]) -> str:

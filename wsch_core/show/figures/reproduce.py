@@ -23,11 +23,11 @@ def results_frame(groups: Sequence[Group], dataset: Dataset) -> pd.DataFrame:
     rows = []
     for bits, ours, published in _by_bits(groups, dataset):
         for group in ours:
-            rows.append({"bits": bits, "method": group.method, "runs": len(group.runs)})
+            rows.append({"bits": bits, "method": group.method, "runs": len(group.runs), "seeds": len(group.by_seed)})
             for k, mean, half in zip(group.ks, group.mean, group.half_width, strict=True):
                 rows[-1] |= {f"mAP@{k}": mean, f"±@{k}": half}
         for method, values in published.items():
-            rows.append({"bits": bits, "method": f"{method}, published", "runs": None})
+            rows.append({"bits": bits, "method": f"{method}, published", "runs": None, "seeds": None})
             rows[-1] |= {f"mAP@{k}": value for k, value in zip(ours[0].ks, values, strict=True)}
     return pd.DataFrame(rows)
 
@@ -47,7 +47,7 @@ def results_table(groups: Sequence[Group], dataset: Dataset) -> Styler:
                 f"{mean:.3f}" + ("" if np.isnan(half) else f" ± {half:.3f}")
                 for mean, half in zip(group.mean, group.half_width, strict=True)
             ]
-            rows.append([bits, group.method, len(group.runs), *cells])
+            rows.append([bits, group.method, _count(group), *cells])
         for method, values in published.items():
             cells = [f"{v:.3f} ({o - v:+.3f})" for v, o in zip(values, ours[0].mean, strict=True)]
             rows.append([bits, f"{method}, published", "", *("" if "nan" in cell else cell for cell in cells)])
@@ -55,9 +55,16 @@ def results_table(groups: Sequence[Group], dataset: Dataset) -> Styler:
     ours_rows = [place for place, row in enumerate(rows) if row[2] != ""]
     table = plain(pd.DataFrame(rows, columns=columns).astype(str), left=["method"])
     table = table.set_properties(subset=pd.IndexSlice[ours_rows, :], **{"font-weight": "bold"})
-    several = any(len(group.runs) > 1 for group in groups)
+    several = any(len(group.by_seed) > 1 for group in groups)
     interval = "± half the 95 % interval of the mean over seeds (Student's t). " if several else ""
+    if any(len(group.by_seed) < len(group.runs) for group in groups):
+        interval += "Runs of one seed count once, by their mean. "
     return table.set_caption(f"{interval}In brackets: ours minus published, of the first of our methods.")
+
+
+def _count(group: Group) -> str:
+    runs, seeds = len(group.runs), len(group.by_seed)
+    return str(runs) if runs == seeds else f"{runs} of {seeds} seed{'s' * (seeds > 1)}"
 
 
 def ternary_table(groups: Sequence[Group], dataset: Dataset, self_match: str) -> Styler:
@@ -82,7 +89,7 @@ def result_curves(groups: Sequence[Group], dataset: Dataset) -> dict[int, Pictur
         for group in ours[: len(MARKS)]:
             half = np.nan_to_num(group.half_width)
             lines[group.method] = {"ks": group.ks, "expected": group.mean}
-            if len(group.runs) > 1:
+            if len(group.by_seed) > 1:
                 lines[group.method] |= {"lower": group.mean - half, "upper": group.mean + half}
         known = {method: values for method, values in published.items() if not np.isnan(values).any()}
         curves[bits] = map_curves(lines, known, title=f"{bits} bits", band="95 % interval of the mean over seeds")

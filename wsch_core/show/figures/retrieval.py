@@ -42,7 +42,9 @@ def retrieved(
 
     codes: "query" and "database", (videos, bits) of ±1
     """
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(dataset.query))[:queries]).tolist()
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(dataset.query))[: max(queries, 0)]).tolist()
+    if not chosen:
+        return retrieval_figure([])
     itself = torch.tensor(chosen) if dataset.queries_are_database else None
     available = len(dataset.database) - dataset.queries_are_database
     found, distances = nearest(codes["query"][chosen], codes["database"], min(neighbours, available), itself)

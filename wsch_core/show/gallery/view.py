@@ -14,6 +14,7 @@ import ipywidgets as widgets
 import traitlets
 
 from ...storage.files import make_folder, write_whole
+from ...storage.words import as_cell
 from .cards import Films, content
 from .gallery import ORDERS, Gallery, Place
 
@@ -123,18 +124,22 @@ class GalleryView:
     def _go_to(self, video: str) -> None:
         self.gallery.go(self.gallery.place_of(video))
 
-    def _on_message(self, _, message: dict, __) -> None:
+    def _on_message(self, _, message: object, __) -> None:
+        """What was clicked; anything else, which only a script could send, changes nothing."""
+        if not isinstance(message, dict):
+            return
         if "query" in message:
             row = message["query"]
             if type(row) is int and 0 <= row < len(self.gallery.dataset.database):
                 same = self.gallery.dataset.queries_are_database
                 self._do(self.gallery.go, Place("query" if same else "database", row))
-        elif "choose" in message:
-            method, video = message["choose"]
-            if message["on"]:
-                self.chosen[method, video] = None
-            else:
-                self.chosen.pop((method, video), None)
+        elif type(message.get("on")) is bool:
+            shown = [(panel["method"], card["id"]) for panel in self.cards.content["panels"] for card in panel["cards"]]
+            ticked = [key for key in shown if [*key] == message.get("choose")]
+            if ticked and message["on"]:
+                self.chosen[ticked[0]] = None
+            elif ticked:
+                self.chosen.pop(ticked[0], None)
             self.cards.chosen = ["\n".join(key) for key in self.chosen]
 
     def export(self) -> Path:
@@ -150,7 +155,8 @@ class GalleryView:
                 rows.writerow(["query", "method", "rank", "distance", "id", "relevant", "labels"])
                 for method, card in ticked or shown:
                     known = "" if card["relevant"] is None else int(card["relevant"])
-                    rows.writerow([query, method, card["rank"], card["distance"], card["id"], known, card["labels"]])
+                    cells = [query, method, card["rank"], card["distance"], card["id"], known, card["labels"]]
+                    rows.writerow(map(as_cell, cells))
 
         try:
             make_folder(self.folder, "gallery")

@@ -170,13 +170,13 @@ def baseline_map(method: str, run: Run, setup: Setup) -> Map:
 def compared_maps(compare: list[str], run: Run, setup: Setup) -> list[Map]:
     """Maps of other codes of the same videos: of runs, by name, and of baselines ("LSH", "PCAH", "ITQ").
 
-    Without any, of what `others_to_compare` finds. Raises ValueError for a run of another data set, and for a name that
-    is neither a run nor a baseline.
+    Without any, of what `others_to_compare` finds, as far as that can be made. Raises ValueError for a run of another
+    data set, and for a name that is neither a run nor a baseline.
     """
     maps = []
     for name in compare or others_to_compare(run):
         if name in BASELINES:
-            maps.append(baseline_map(name, run, setup))
+            maps.append(baseline_map(name, run, setup) if compare else _any_baseline(name, run, setup))
             continue
         other = load_run(name)
         if other.settings.dataset != run.settings.dataset:
@@ -188,6 +188,15 @@ def compared_maps(compare: list[str], run: Run, setup: Setup) -> list[Map]:
         same = other.settings.bits == run.settings.bits  # then the number of bits does not tell them apart
         maps.append(replace(found, title=f"{found.title}, {name}") if same else found)
     return maps
+
+
+def _any_baseline(name: str, run: Run, setup: Setup) -> Map:
+    """The map of a baseline that nobody asked for by name: of LSH, which can make any number of bits, if it must be."""
+    try:
+        return baseline_map(name, run, setup)
+    except ValueError as error:
+        print(f"{name} is left out: {error} Shown is LSH.")
+        return baseline_map("LSH", run, setup)
 
 
 def others_to_compare(run: Run) -> list[str]:

@@ -15,6 +15,7 @@ import traitlets
 from ...data import Dataset
 from ...runs.folder import Run
 from ...storage.files import make_folder, write_whole
+from ...storage.words import as_cell
 from ..gallery.cards import Films
 from ..gallery.gallery import Gallery, Place, methods_for
 from ..gallery.view import GalleryView
@@ -96,16 +97,22 @@ class MapView:
     def _say(self, text: str) -> None:
         self.said.value = f"<span style='color: var(--jp-ui-font-color2, #666)'>{escape(text)}</span>"
 
-    def _on_message(self, _, message: dict, __) -> None:
+    def _on_message(self, _, message: object, __) -> None:
+        """What was pointed at or chosen; anything else, which only a script could send, changes nothing."""
+        if not isinstance(message, dict):
+            return
         videos = len(self.setup.ids)
         if type(message.get("hover")) is int and 0 <= message["hover"] < videos:
-            row = int(self.setup.videos[message["hover"]])
-            (film,) = self.films([Place(self.setup.split.name, row)])
-            names = self.setup.split.label_names(row)
-            self.points.detail = {"id": self.setup.split.ids[row], "labels": names, "film": film}
-        elif "select" in message:
-            self.chosen = [point for point in message["select"] if type(point) is int and 0 <= point < videos]
+            self._try(lambda: self._show(int(self.setup.videos[message["hover"]])))
+        elif isinstance(message.get("select"), list):
+            points = dict.fromkeys(point for point in message["select"] if type(point) is int)
+            self.chosen = [point for point in points if 0 <= point < videos]
             self._say(f"{len(self.chosen):,} of {videos:,} videos chosen")
+
+    def _show(self, row: int) -> None:
+        (film,) = self.films([Place(self.setup.split.name, row)])
+        names = self.setup.split.label_names(row)
+        self.points.detail = {"id": self.setup.split.ids[row], "labels": names, "film": film}
 
     def export(self) -> Path:
         """Write id, labels and group of the chosen videos; returns the file, a new one every time.
@@ -123,7 +130,8 @@ class MapView:
                 rows.writerow(["id", "labels", "group"])
                 for point in self.chosen:
                     labels = self.setup.split.label_names(int(self.setup.videos[point]))
-                    rows.writerow([self.setup.ids[point], labels, self.groups.names[self.groups.of[point]]])
+                    cells = [self.setup.ids[point], labels, self.groups.names[self.groups.of[point]]]
+                    rows.writerow(map(as_cell, cells))
 
         write_whole(path, write)
         self._say(f"{len(self.chosen):,} videos in {self.folder.name}/maps/{path.name}")
