@@ -120,7 +120,7 @@ def measure(name: str, clips: Path, extractor: str) -> dict[str, float]:
     return {
         f"{name}_load_seconds": loaded,
         f"{name}_videos_per_second": report.videos / seconds,
-        f"{name}_processor_seconds_per_video": work / report.videos,  # which other work on the machine hardly changes
+        f"{name}_processor_seconds_per_video": work / report.videos,  # feels other work less
         f"{name}_query_processor_seconds": asked_work,
         f"{name}_query_seconds_median": float(np.median(asked)),
         f"{name}_query_seconds_most": max(asked),

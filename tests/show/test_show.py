@@ -262,6 +262,25 @@ def test_bits_that_never_change_are_hatched_and_counted(drawn):
     figure = figures.code_health_figure(np.array([0.1, -0.2, 1, 0]), correlation, 3, 9)
     assert "1 never changing (grey)" in " ".join(drawn(figure))
     assert [bool(bar.get_hatch()) for bar in figure.axes[0].patches] == [False, False, True, False]
+    cells = figure.axes[1].collections[0].get_array()
+    assert np.ma.getmaskarray(cells).tolist() == np.isnan(correlation).tolist()  # there the grey behind them is seen
+
+
+def test_the_heat_map_shows_every_correlation_first_bit_on_top(drawn):
+    correlation = np.corrcoef(np.random.default_rng(0).normal(size=(64, 100)))
+    figure = figures.code_health_figure(np.zeros(64), correlation, 100, 100)
+    drawn(figure)
+    axes = figure.axes[1]
+    assert np.array_equal(axes.collections[0].get_array(), correlation)
+    assert axes.yaxis_inverted()
+    assert [text.get_text() for text in axes.get_yticklabels()] == [str(bit) for bit in range(0, 64, 8)]
+
+
+def test_drawing_opens_no_figure_of_pyplot():
+    from matplotlib import pyplot
+
+    figures.code_health_figure(np.zeros(8), np.eye(8), 1, 1)
+    assert pyplot.get_fignums() == []
 
 
 def test_labels_fit_their_place_in_the_weight_they_are_drawn_in():

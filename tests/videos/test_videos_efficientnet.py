@@ -118,7 +118,7 @@ def test_weights_that_are_not_the_known_ones_are_not_read(monkeypatch, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="WSCH_REAL names no folder of real clips and their features")
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs WSCH_REAL, a folder of real clips and their features")
 def test_features_of_real_clips_are_the_known_ones():
     extractor = load_extractor(device="cpu")
     with h5py.File(REAL / "ucf101_26.h5") as file:

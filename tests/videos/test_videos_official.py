@@ -6,8 +6,7 @@ import pytest
 from videos import shades, write_video
 
 from wsch_core import load_dataset
-from wsch_core.data import demo
-from wsch_core.videos import extract, import_videos
+from wsch_core.videos import import_videos
 from wsch_core.videos.folder import VideoFile, identical_files
 from wsch_core.videos.labels import Described, read_labels, source_of
 from wsch_core.videos.official import read_official
@@ -145,8 +144,6 @@ class TestImport:
         """UCF101 of five clips, two of them the same file, a clip of another name, and lists that name one more."""
         for name in ("DATA", "OUTPUTS", "CACHE"):
             monkeypatch.setenv(f"WSCH_{name}", str(tmp_path / name.lower()))
-        monkeypatch.setattr(demo, "EXTRACTOR_FRAMES", 500)
-        extract._load.cache_clear()
         folder = tmp_path / "UCF-101"
         for place, video in enumerate(UCF_VIDEOS[1:], start=1):
             write_video(folder / video, shades(8, first=20 * place))
@@ -154,8 +151,7 @@ class TestImport:
         write_video(folder / "Archery" / "holiday.avi", shades(8))
         lists = UCF | {"trainlist01.txt": UCF["trainlist01.txt"] + "Punch/v_Punch_g10_c01.avi 2\n"}
         write_lists(tmp_path / "lists", lists)
-        yield folder
-        extract._load.cache_clear()
+        return folder
 
     def bring(self, archive, **options):
         options = {"splits": archive.parent / "lists", "extractor": "demo", "frames": 4, "device": "cpu"} | options

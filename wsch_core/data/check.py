@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from torch import Tensor
 
-from ..storage.lines import StepLine
+from ..storage.lines import counted
 from .dataset import Dataset, Split
 from .features import Faults, read_chunks
 from .holding import held_in_memory
@@ -109,13 +109,13 @@ def _check_split(split: Split, most: int | None) -> SplitCheck:
         found.per_class = np.asarray(split.labels.sum(axis=0), dtype=int)
     if len(split.ids) != len(split):
         raise ValueError(f"{split.name}: found {len(split.ids)} ids for {len(split)} videos.")
-    line = StepLine(f"looking at {split.name}", len(split))
     faults, sums = Faults(""), np.zeros(4)
-    for name in split.files.features:
-        for _, chunk in read_chunks(split.definition.folder / name, split.files.features_key, most):
-            faults.look(chunk, 0)
-            sums += _look(found, chunk)
-            line.advance(len(chunk))
+    with counted(f"looking at {split.name}", len(split)) as bar:
+        for name in split.files.features:
+            for _, chunk in read_chunks(split.definition.folder / name, split.files.features_key, most):
+                faults.look(chunk, 0)
+                sums += _look(found, chunk)
+                bar.update(len(chunk))
     found.not_finite, found.zero = len(faults.not_finite), faults.zero
     _, found.mean, squares, found.zero_share = (sums / max(sums[0], 1)).tolist()
     found.deviation = max(0.0, squares - found.mean**2) ** 0.5

@@ -25,7 +25,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from ..storage.hdf5 import find, open_hdf5
-from ..storage.lines import StepLine
+from ..storage.lines import counted
 from .definition import Definition
 from .features import Faults, Features, check_files, chunk_videos, direction_sums, read_chunks, spread
 from .holding import gigabytes
@@ -261,14 +261,13 @@ def _cached(
 
 
 def _write_array(path: Path, title: str, shape: tuple[int, ...], chunks: Iterator[Tensor]) -> None:
-    line = StepLine(title, shape[0])
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
     try:
-        with open(path, "wb") as file:
+        with open(path, "wb") as file, counted(title, shape[0]) as bar:
             np.lib.format.write_array_header_1_0(file, header)
             for chunk in chunks:
                 file.write(np.ascontiguousarray(chunk.numpy()).data)
-                line.advance(len(chunk))
+                bar.update(len(chunk))
             file.flush()
             os.fsync(file.fileno())
     except BaseException:  # also when interrupted: what is not whole must not fill the disk

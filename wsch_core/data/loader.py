@@ -24,7 +24,7 @@ class Drawn(NamedTuple):
         Tensor  # (V, n) rows of the training set, or (1, n) for all views; (V, n, visible): each frame of its own video
     )
     frames: Tensor  # (V, n, visible) frame numbers
-    wanted: str = ""  # "sums" or "hidden", to reconstruct hidden frames from their directions' sum or one by one
+    wanted: str = ""  # "sums", "hidden" or both: the sum of all frames' directions, the frames that are not seen
     more: Mapping[str, Tensor] = MappingProxyType({})  # what else was drawn for each example: by name, (n, ...)
 
 
@@ -61,11 +61,11 @@ def visible_batches(
         batch = Batch(
             videos, frames(videos, seen), seen, more={name: value[here] for name, value in drawn.more.items()}
         )
-        if drawn.wanted == "sums":
-            return batch._replace(sums=features.gather_sums(videos.flatten()).unflatten(0, videos.shape))
-        if drawn.wanted == "hidden":
+        if "sums" in drawn.wanted:
+            batch = batch._replace(sums=features.gather_sums(videos.flatten()).unflatten(0, videos.shape))
+        if "hidden" in drawn.wanted:
             unseen = hidden_frames(seen, features.frames)
-            return batch._replace(unseen=unseen, hidden=frames(videos, unseen))
+            batch = batch._replace(unseen=unseen, hidden=frames(videos, unseen))
         return batch
 
     places = range(0, all_frames.shape[1], batch_size)

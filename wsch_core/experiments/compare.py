@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import sem
 from scipy.stats import t as student_t
 
 CONFIDENCE = 0.95
@@ -27,7 +28,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     if len(values) == 1:
         return float(values[0]), math.nan
     quantile = student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
-    return float(values.mean()), float(quantile * _standard_error(values))
+    return float(values.mean()), float(quantile * sem(values))
 
 
 def paired_difference(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> tuple[float, float]:
@@ -56,7 +57,7 @@ def p_value(values: Sequence[float]) -> float:
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return math.nan
-    error = _standard_error(values)
+    error = sem(values)
     if error == 0:
         return 1.0 if values.mean() == 0 else 0.0
     return float(2 * student_t.sf(abs(values.mean()) / error, len(values) - 1))
@@ -121,7 +122,3 @@ def compare_with(reference: str, values: Mapping[str, Mapping[Hashable, float]])
         )
         for name, ours in values.items()
     ]
-
-
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values)))

@@ -180,9 +180,9 @@ class AutoSSVHMethod(ConMHMethod):
             for epoch in range(chosen.epochs)
         ]
 
-    def weights(self, current: Pass) -> dict[str, float]:
+    def weights(self, current: Pass, state: State) -> dict[str, float]:
         prototypes = {"prototypes": self.settings.weight_prototypes} if "prototypes" in current.tasks else {}
-        return super().weights(current) | prototypes
+        return super().weights(current, state) | prototypes
 
     def begin(self, current: Pass, state: State, context: Context) -> dict[str, Any]:
         """Cluster the mean codes of all training videos, once for each number of clusters."""

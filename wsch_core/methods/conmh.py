@@ -206,7 +206,7 @@ class ConMHMethod(Method):
         hidden = hidden_count(self.frames, self.settings.masking_ratio)
         return Drawn(order.unsqueeze(0), draw_views(self.videos, self.frames, hidden, state.generator), "hidden")
 
-    def weights(self, current: Pass) -> dict[str, float]:
+    def weights(self, current: Pass, state: State) -> dict[str, float]:
         weights = {"reconstruction": 1.0, "contrast": self.settings.weight_contrast}
         return {name: weight for name, weight in weights.items() if weight}
 

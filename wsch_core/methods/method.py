@@ -103,7 +103,7 @@ class Method:
         """Which frames of which videos the steps of a learning pass see, drawn with `state.generator`."""
         raise NotImplementedError
 
-    def weights(self, current: Pass) -> dict[str, float]:
+    def weights(self, current: Pass, state: State) -> dict[str, float]:
         """The losses that a pass learns, with their weights; what weighs nothing is left out, and not computed."""
         raise NotImplementedError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse
+import scipy  # whose parts are loaded when first used
 import torch
 from torch import Tensor
 

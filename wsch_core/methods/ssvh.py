@@ -132,7 +132,7 @@ class SSVHMethod(Method):
         steps = torch.arange(self.frames - self.frames % 2)
         return Drawn(order.unsqueeze(0), steps.expand(1, len(order), -1))
 
-    def weights(self, current: Pass) -> dict[str, float]:
+    def weights(self, current: Pass, state: State) -> dict[str, float]:
         weights = {"pairwise": self.settings.weight_pairwise, "reconstruction": self.settings.weight_reconstruction}
         return {name: weight for name, weight in weights.items() if weight}
 

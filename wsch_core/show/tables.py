@@ -28,6 +28,8 @@ MEANINGS = {
     "weight_reconstruction": "in the cycle",
     "weight_cluster": "",
     "weight_contrast": "",
+    "neighbours": "nearest training videos whose frames may stand for a video's own",
+    "weight_similarity": "of the codes' similarities to the features', as far as neighbours are trusted",
     "centers": "number of cluster centres",
     "centers_every": "turns from one search for centres to the next",
     "cluster_targets": "nearest centre of the own view, or swapped",
@@ -119,10 +121,8 @@ def plain(frame: pd.DataFrame, left: Sequence[str] = ()) -> Styler:
     )
 
 
-LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "…": r"\dots{}",
-}  # fmt: skip
+MATH = str.maketrans({"±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "…": r"\dots{}"})  # what pdfLaTeX may not know
+RULES = [{"selector": f"{place}rule", "props": ":hline"} for place in ("top", "mid", "bottom")]
 
 
 def write_tables(folder: Path, name: str, frame: pd.DataFrame) -> list[Path]:
@@ -139,24 +139,8 @@ def write_tables(folder: Path, name: str, frame: pd.DataFrame) -> list[Path]:
 
 def latex(frame: pd.DataFrame) -> str:
     """A tabular: texts to the left, numbers to the right, rules above, below the head and at the end."""
-    columns = "".join("r" if pd.api.types.is_numeric_dtype(kind) else "l" for kind in frame.dtypes)
-    rows = [[_latex_cell(value) for value in row] for row in frame.itertuples(index=False)]
-    lines = [" & ".join(cells) + r" \\" for cells in ([_latex_cell(str(column)) for column in frame.columns], *rows)]
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\hline",
-            lines[0],
-            r"\hline",
-            *lines[1:],
-            r"\hline",
-            r"\end{tabular}",
-            "",
-        ]
-    )
-
-
-def _latex_cell(value: object) -> str:
-    if isinstance(value, float | np.floating):
-        return f"${value:.3f}$" if np.isfinite(value) else "--"
-    return "".join(LATEX.get(letter, letter) for letter in " ".join(str(value).split()))
+    in_one_line = frame.map(lambda value: " ".join(value.split()) if isinstance(value, str) else value)
+    table = in_one_line.style.hide(axis="index").set_table_styles(RULES)
+    table = table.format(escape="latex", na_rep="--").format_index(escape="latex", axis="columns")
+    table = table.format("${:.3f}$", subset=[*frame.select_dtypes("float")], na_rep="--")
+    return table.to_latex().translate(MATH)

@@ -1,9 +1,17 @@
-"""One line that tells how far long work is, anywhere: in a notebook, on a terminal, in a log."""
+"""One line that tells how far long work is, anywhere: in a notebook, on a terminal, in a log.
+
+Counted work has tqdm's bar, but not where `tqdm.auto` or tqdm alone would put it in a notebook: the widget of the one
+stays at 0 % in papermill's log and is empty in an HTML export, the text of the other leaves every state behind when
+papermill saves the notebook. `show_line` leaves the last, and the log has all.
+"""
 
 from __future__ import annotations
 
 import sys
-import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def show_line(line: str, last: bool = False) -> None:
@@ -27,22 +35,23 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class StepLine:
-    """One line for other long work, shown as `ProgressLine` shows its own; nothing for what is done in a moment."""
+def counted(title: str, videos: int) -> tqdm:
+    """tqdm's bar for long work on so many videos, a line at a time; nothing for what is done in a moment.
 
-    def __init__(self, title: str, steps: int, every_seconds: float = 2.0):
-        self.title, self.steps, self.every_seconds = title, steps, every_seconds
-        self.done, self.started = 0, time.monotonic()
-        self.next_time = self.started + every_seconds
-        self.shown = False
+    Use it in `with`, and call `update(n)` for every n videos that are done.
+    """
+    from tqdm import tqdm  # only here: `import wsch_core` is to stay light
 
-    def advance(self, steps: int) -> None:
-        self.done += steps
-        now = time.monotonic()
-        last = self.done >= self.steps and self.shown
-        if now < self.next_time and not last:
-            return
-        self.next_time, self.shown = now + self.every_seconds, True
-        left = (now - self.started) * (self.steps / self.done - 1)
-        state = f"took {format_seconds(now - self.started)}" if last else f"{format_seconds(left)} left"
-        show_line(f"{self.title}: {self.done / self.steps:.0%} · {state}", last)
+    shown = sys.stderr if sys.stderr.isatty() else _Lines()
+    return tqdm(desc=title, total=videos, unit="video", file=shown, ascii=False, delay=2.0, mininterval=2.0, miniters=1)
+
+
+class _Lines:
+    """A file for tqdm, which writes each state of its bar after a return character: each becomes one line."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            show_line(text.strip())
+
+    def flush(self) -> None:
+        """Lines are flushed as they are shown."""

@@ -60,7 +60,8 @@ def fit(
     context = Context(features, device, autocast(device, precision))
     with run.lock():
         if not restore_newest(run, state, method):
-            state.kept = method.prepare(context, state.generator)
+            made = method.prepare(context, state.generator)
+            state.kept = {name: t.to(device) if name in method.kept_on_device else t for name, t in made.items()}
         now = {"settings": settings.as_dict(), "features_held": features.held}  # epochs may have been raised
         run.save_json("settings.json", run.record | now)
         loop = _Loop(method, schedule, state, context, callbacks)
@@ -121,7 +122,11 @@ class _Loop:
     def learn(self, current: Pass) -> dict:
         """Take a gradient step for every batch of what the method draws."""
         method, state, device = self.method, self.state, self.context.device
-        drawn, weights, batch_size = method.draw(current, state), method.weights(current), method.settings.batch_size
+        drawn, weights, batch_size = (
+            method.draw(current, state),
+            method.weights(current, state),
+            method.settings.batch_size,
+        )
         names, steps = [*weights, "total"], torch.arange(drawn.frames.shape[1]).split(batch_size)
         sizes = torch.tensor([len(step) for step in steps], device=device)
         recorded = torch.zeros(len(steps), len(names), device=device)

@@ -1,4 +1,8 @@
-"""What a training run tells while it goes, and a line of text that shows it anywhere."""
+"""What a training run tells while it goes, and a line of text that shows it anywhere.
+
+The line is not tqdm's, which counts equal steps: here a pass takes many times what another does, the time left is judged
+kind by kind, and what the line says changes with the pass.
+"""
 
 from __future__ import annotations
 

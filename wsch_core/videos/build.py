@@ -27,6 +27,7 @@ from ..data.definition import SPLITS, Definition, list_definitions, read_definit
 from ..runs.folder import LOCK
 from ..storage.files import make_folder
 from ..storage.lines import StepLine
+from ..storage.lines import counted
 from ..storage.paths import data_folder
 from .assemble import Plan, clean, same_as, write_set
 from .describe import Seen, see
@@ -285,7 +286,7 @@ class _Job:
 
     def _read(self, todo: Sequence[VideoFile]) -> Iterator[tuple[VideoFile, Seen | LeftOut]]:
         """Decode videos in threads, some ahead of what is asked for, and hand them over in order."""
-        line, waiting, left = StepLine("reading videos", len(todo)), deque(), iter(todo)
+        bar, waiting, left = counted("reading videos", len(todo)), deque(), iter(todo)
         workers = min(
             MOST_DECODERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         )
@@ -298,8 +299,9 @@ class _Job:
                     return
                 video, future = waiting.popleft()
                 yield video, future.result()
-                line.advance(1)
+                bar.update(1)
         finally:
+            bar.close()
             pool.shutdown(cancel_futures=True)
 
     def _see(self, video: VideoFile) -> Seen | LeftOut:

@@ -16,6 +16,7 @@ from .centers import find_centers
 from .cycle import STAGES, TASKS, passes
 from .losses import cluster_loss, contrast_loss, reconstruction_loss, sum_of_directions
 from .model import WSCH, video_codes
+from .neighbours import find_neighbours, similarity_loss
 from .settings import NETWORK_SETTINGS, RECIPES, Settings
 from .views import check_views, draw_views, hidden_count
 
@@ -25,14 +26,14 @@ WARM_UP = 0.05  # share of the steps over which a cosine learning rate rises
 class WSCHMethod(Method):
     """A cycle of three tasks: cluster centres, cluster-guided learning, contrastive learning; each with reconstruction.
 
-    Kept beside the network: "centers", (K, b) of ±1, once there are any.
+    Kept beside the network: "centers", (K, b) of ±1, once there are any; what `find_neighbours` gives, if there are some.
     """
 
     name = "WSCH"
     Settings = Settings
     recipes = RECIPES
     stages, tasks = STAGES, TASKS
-    kept_on_device = ("centers",)
+    kept_on_device = ("centers", "descriptor_mean")
 
     def __init__(self, settings: Settings, videos: int, frames: int, feature_size: int):
         super().__init__(settings, videos, frames, feature_size)
@@ -59,16 +60,37 @@ class WSCHMethod(Method):
     def learning_rate(self, current: Pass, step: int) -> float:
         return learning_rate(self.settings, step, self.learning_steps)
 
-    def weights(self, current: Pass) -> dict[str, float]:
-        weights = {"reconstruction": 1.0 if current.stage == "pretraining" else self.settings.weight_reconstruction}
+    def prepare(self, context: Context, generator: torch.Generator) -> dict[str, Tensor]:
+        return find_neighbours(context.features, self.settings.neighbours) if self.settings.neighbours else {}
+
+    def trust(self, current: Pass, state: State) -> float:
+        """How far neighbours are trusted in a pass, in [0, 1]: in those of the cycle, as far as their features tell."""
+        return state.kept["trust"].item() if current.stage == "cycle" and "trust" in state.kept else 0.0
+
+    def weights(self, current: Pass, state: State) -> dict[str, float]:
+        pretraining = current.stage == "pretraining"
+        weights = {"reconstruction": 1.0 if pretraining else self.settings.weight_reconstruction}
         weights |= {task: getattr(self.settings, f"weight_{task}") for task in current.tasks}
+        weights["similarity"] = self.trust(current, state) * self.settings.weight_similarity
         return {task: weight for task, weight in weights.items() if weight}
 
     def draw(self, current: Pass, state: State) -> Drawn:
         settings, pretraining = self.settings, current.stage == "pretraining"
         ratio, count = (settings.pretrain_masking_ratio, 2) if pretraining else (settings.masking_ratio, settings.views)
-        wanted = "hidden" if settings.decoder_positions != "none" else "sums"
-        return self.views(ratio, count, state.generator, wanted if "reconstruction" in self.weights(current) else "")
+        weights, trust = self.weights(current, state), self.trust(current, state)
+        one_by_one = settings.decoder_positions != "none"
+        wanted = ["hidden"] if "reconstruction" in weights and one_by_one else []
+        wanted += ["sums"] if "similarity" in weights or ("reconstruction" in weights and not one_by_one) else []
+        drawn = self.views(ratio, count, state.generator, " ".join(wanted))
+        return self.with_neighbours(drawn, trust, state) if trust else drawn
+
+    def with_neighbours(self, drawn: Drawn, trust: float, state: State) -> Drawn:
+        """All views but the first show one of the video's neighbours, each with the probability `trust`."""
+        near, (order,), others = state.kept["neighbours"], drawn.videos, (len(drawn.frames) - 1, self.videos)
+        taken = torch.rand(others, generator=state.generator) < trust
+        which = torch.randint(near.shape[1], others, generator=state.generator)
+        shown = torch.where(taken, near[order, which].long(), order)
+        return drawn._replace(videos=torch.cat([drawn.videos, shown]))
 
     def views(self, masking_ratio: float, count: int, generator: torch.Generator, wanted: str = "") -> Drawn:
         """A new order of the training videos, and `count` views of each."""
@@ -79,7 +101,7 @@ class WSCHMethod(Method):
     def begin(self, current: Pass, state: State, context: Context) -> dict[str, Any]:
         """In a centers pass: encode two views of every training video, and find new cluster centres."""
         if current.learns:
-            return {}
+            return {"trust": self.trust(current, state)} if "trust" in state.kept else {}
         drawn = self.views(self.settings.pretrain_masking_ratio, 2, state.generator)
         codes = []
         for batch in visible_batches(context.features, drawn, self.settings.batch_size, context.device):
@@ -105,6 +127,9 @@ class WSCHMethod(Method):
         if "contrast" in weights:
             of_videos = video_codes(codes.flatten(0, 1)).unflatten(0, (len(codes), -1))
             losses["contrast"] = contrast_loss(of_videos, settings.contrast_temperature, settings.tau_plus)
+        if "similarity" in weights:
+            descriptors = (batch.sums - state.kept["descriptor_mean"]).expand(len(codes), -1, -1)
+            losses["similarity"] = similarity_loss(video_codes(codes.flatten(0, 1)), descriptors.flatten(0, 1))
         return losses, codes.detach()
 
     def reconstruct(
@@ -135,6 +160,12 @@ class WSCHMethod(Method):
         centers = kept.get("centers")
         if centers is not None and (centers.shape[1:] != (network.bits,) or not (centers.abs() == 1).all()):
             raise ValueError("the centres are no codes of the network")
+        if self.settings.neighbours:
+            near, trust = kept["neighbours"], kept["trust"].item()
+            if near.shape != (self.videos, min(self.settings.neighbours, self.videos - 1)) or not (
+                ((near >= 0) & (near < self.videos)).all() and 0 <= trust <= 1
+            ):
+                raise ValueError("the neighbours are not those of the training videos")
 
 
 def learning_rate(settings: Settings, step: int, steps: int) -> float:

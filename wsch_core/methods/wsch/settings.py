@@ -23,9 +23,9 @@ POSITIVE_INTEGERS = (
     "bits", "centers", "centers_every", "batch_size", "encoder_width", "decoder_width", "attention_heads",
     "ssd_head_width", "state_size",
 )  # fmt: skip
-COUNTS = ("seed", "pretrain_epochs", "epochs")
+COUNTS = ("seed", "pretrain_epochs", "epochs", "neighbours")
 POSITIVE_NUMBERS = ("cluster_temperature", "contrast_temperature", "learning_rate")
-WEIGHTS = ("weight_reconstruction", "weight_cluster", "weight_contrast")
+WEIGHTS = ("weight_reconstruction", "weight_cluster", "weight_contrast", "weight_similarity")
 NETWORK_SETTINGS = (
     "bits", "encoder_width", "decoder_width", "attention_heads", "ssd_head_width", "state_size", "encoder_blocks",
     "decoder_positions",
@@ -41,6 +41,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_reconstruction": 0.1,
         "learning_rate": 1e-3,
         "learning_rate_schedule": "cosine",
+        "neighbours": 10,
+        "weight_similarity": 5.0,
     },
 }
 
@@ -69,6 +71,9 @@ class Settings(CheckedSettings):
     cluster_temperature: float = 0.2
     contrast_temperature: float = 0.5
     tau_plus: float = 0.1  # assumed share of false negatives in the contrastive loss
+
+    neighbours: int = 0  # nearest training videos whose frames may stand for a video's own, as far as they are trusted
+    weight_similarity: float = 0.0  # of the codes' similarities to the features', as far as neighbours are trusted
 
     learning_rate: float = 1e-4
     learning_rate_schedule: str = "constant"  # or "cosine", with a short warm-up

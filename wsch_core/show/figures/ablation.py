@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ...experiments.compare import Comparison
+from ...experiments.compare import Comparison, mean_interval
 from ..style import (
     GREEN,
     INK,
@@ -47,11 +49,9 @@ def forest(comparisons: Sequence[Comparison], k: int, reference: str, title: str
     with style():
         figure = picture(WIDTH, 1.25 + ROW * max(len(rows), 2) + 0.3 * bool(title), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.25))
-        for row, one in zip(rows, comparisons, strict=True):
-            colour, marker = _verdict_mark(one, reference)
-            _whisker(left, row, [*one.values.values()], one.mean, one.half_width, INK, "o")
-            if one.name != reference:
-                _whisker(right, row, one.differences, one.difference, one.difference_half_width, colour, marker)
+        _whiskers(left, [[*one.values.values()] for one in comparisons], [(INK, "o")] * len(rows))
+        marks = [_verdict_mark(one, reference) for one in comparisons]
+        _whiskers(right, [one.differences for one in comparisons], marks)
         _limits(left, [value for one in comparisons for value in one.values.values()], comparisons, "")
         _limits(right, [0.0, *(value for one in comparisons for value in one.differences)], comparisons, "difference")
         right.axvline(0, color=SOFT, lw=1.0, zorder=1)
@@ -89,14 +89,24 @@ def _verdict_mark(one: Comparison, reference: str) -> tuple[str, str]:
     return (GREEN, "^") if one.difference > 0 else (VERMILION, "v")
 
 
-def _whisker(
-    axes: Axes, row: int, seeds: Sequence[float], mean: float, half_width: float, colour: str, marker: str
-) -> None:
-    axes.plot(seeds, [row + 0.26] * len(seeds), ls="", marker=".", markersize=4, color=SOFT, zorder=2)
-    if np.isfinite(half_width):
-        axes.plot([mean - half_width, mean + half_width], [row, row], color=colour, lw=2.0, zorder=3, label="_interval")
-    if np.isfinite(mean):
-        axes.plot([mean], [row], color=colour, marker=marker, markersize=7, ls="", zorder=4)
+def _whiskers(axes: Axes, rows: Sequence[Sequence[float]], marks: Sequence[tuple[str, str]]) -> None:
+    """For each row of values, one per seed: their mean and its interval, and the seeds as dots below."""
+    frame = pd.DataFrame([(row, value) for row, seeds in enumerate(rows) for value in seeds], columns=["row", "value"])
+    if frame.empty:  # seaborn would warn
+        return
+    options = {"ax": axes, "orient": "h", "native_scale": True, "legend": False}
+    sns.stripplot(x=frame["value"], y=frame["row"] + 0.26, jitter=False, color=SOFT, size=3, zorder=2, **options)
+    colours, markers = zip(*marks, strict=True)
+    sns.pointplot(
+        frame, x="value", y="row", hue="row", hue_order=range(len(rows)), palette=[*colours], markers=[*markers],
+        markersize=7, linestyle="none", errorbar=_interval, err_kws={"linewidth": 2.0, "zorder": 3}, zorder=4, **options,
+    )  # fmt: skip
+    axes.set_ylabel("")
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    mean, half_width = mean_interval(values)
+    return mean - half_width, mean + half_width
 
 
 def _limits(axes: Axes, values: Sequence[float], comparisons: Sequence[Comparison], what: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from pandas.io.formats.style import Styler
 
 from ...data import Split
@@ -77,9 +78,9 @@ def labels_per_video(check: DatasetCheck) -> Picture:
         figure = picture(WIDTH, 2.3, layout="constrained")
         panels = figure.subplots(1, len(counted), squeeze=False)[0]
         for axes, (name, counts) in zip(panels, counted.items(), strict=True):
-            videos = np.bincount(np.minimum(counts, most), minlength=most + 1)
-            bars = axes.bar(range(most + 1), videos, color=BLUE, width=0.7)
-            axes.bar_label(bars, [f"{count:,}" if count else "" for count in videos], padding=2, fontsize=8)
+            kept = np.minimum(counts, most)
+            sns.histplot(kept, ax=axes, discrete=True, binrange=(0, most), shrink=0.7, color=BLUE, alpha=1, lw=0)
+            axes.bar_label(axes.containers[0], fmt=lambda n: f"{n:,.0f}" if n else "", padding=2, fontsize=8)
             axes.margins(y=0.16)
             names = [str(count) for count in range(most + 1)]
             axes.set_xticks(range(most + 1), [*names[:-1], f"{most}+" if counts.max(initial=0) > most else names[-1]])

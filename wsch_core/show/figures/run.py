@@ -6,7 +6,7 @@ Plain arrays and dicts in, a `Picture` out; see `style` for how it is shown and 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import colormaps
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, ScalarFormatter, StrMethodFormatter
 
@@ -228,17 +228,14 @@ def code_health_figure(
         figure = picture(WIDTH, 4.3 if title else 4.0, layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
         _balance_panel(left, balance)
-        image = right.imshow(
-            correlation, cmap=colormaps["RdBu_r"].with_extremes(bad=FAINT), vmin=-1, vmax=1, interpolation="nearest"
-        )
-        right.set(xlabel="bit", ylabel="bit")
-        right.set_title("correlation of bits")
-        right.spines[:].set_visible(False)
-        for axis in (left.xaxis, right.xaxis, right.yaxis):
-            axis.set_major_locator(MaxNLocator(8, integer=True))
-        figure.colorbar(
-            image, ax=right, label="correlation", ticks=(-1, -0.5, 0, 0.5, 1), shrink=0.86
-        ).outline.set_visible(False)
+        every = max(bits // 8, 1)
+        sns.heatmap(
+            correlation, ax=right, vmin=-1, vmax=1, cmap="RdBu_r", square=True, xticklabels=every, yticklabels=every,
+            cbar_kws={"label": "correlation", "ticks": (-1, -0.5, 0, 0.5, 1), "shrink": 0.86},
+        )  # fmt: skip
+        right.set(xlabel="bit", ylabel="bit", facecolor=FAINT, title="correlation of bits")
+        right.tick_params(axis="y", labelrotation=0)
+        left.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         figure.supxlabel(
             _health_line(balance, correlation, distinct, videos), x=0.008, ha="left", fontsize=8.5, color=INK
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -58,28 +58,24 @@ class SweepTable:
             self.handle.update(content, raw=True)
 
     def html(self, progress: Sequence[Progress]) -> str:
-        heads = ("variant", "seed", "", "passes", "time", f"mAP@{self.k}", "")
-        head = "".join(f'<th style="text-align: left">{escape(text)}</th>' for text in heads)
-        rows = "".join(f"<tr>{''.join(self._cells(one))}</tr>" for one in progress)
-        note = f"<p>{escape(sweep_line(progress))} · {escape(time_left(progress))}</p>"
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}"
+        frame = pd.DataFrame(map(self._row, progress))
+        table = plain(frame, left=[*frame]).set_properties(subset=[*frame][:-1], **{"white-space": "nowrap"})
+        return table.set_caption(escape(f"{sweep_line(progress)} · {time_left(progress)}")).to_html()
 
-    def _cells(self, one: Progress) -> Iterable[str]:
+    def _row(self, one: Progress) -> dict[str, str]:
         passes = one.planned.passes
         share = 1.0 if one.state in ("done", "found") else one.passes_done / max(passes, 1)
         filled = round(min(share, 1.0) * BAR_WIDTH)
         done = passes if one.state in ("done", "found") else one.passes_done
-        texts = (
-            one.planned.variant,
-            str(one.planned.settings.seed),
-            STATES[one.state],
-            f"{'█' * filled}{'░' * (BAR_WIDTH - filled)} {done}/{passes}",
-            format_seconds(one.seconds) if one.seconds else "",
-            self._score(one),
-            one.error,
-        )
-        styles = ["text-align: left; white-space: nowrap"] * (len(texts) - 1) + ["text-align: left"]
-        return (f'<td style="{style}">{escape(text)}</td>' for style, text in zip(styles, texts, strict=True))
+        return {
+            "variant": one.planned.variant,
+            "seed": str(one.planned.settings.seed),
+            "state": STATES[one.state],
+            "passes": f"{'█' * filled}{'░' * (BAR_WIDTH - filled)} {done}/{passes}",
+            "time": format_seconds(one.seconds) if one.seconds else "",
+            f"mAP@{self.k}": self._score(one),
+            "error": one.error,
+        }
 
     def _score(self, one: Progress) -> str:
         if one.state not in ("done", "found"):

@@ -1,0 +1,103 @@
+"""Nearest training videos whose frames may stand for a video's own, and how far they can be trusted.
+
+Videos are compared by the cosine of their centred descriptors: the sum of the directions of their frames, less the mean of
+these sums over the training set. No label is read. Neighbours tell what belongs together where the features know the
+world, and mislead where they do not. What tells the two apart is whether both halves of a video have the same neighbours:
+on features of an image network about two of three are the same, on features of noisy or made-up frames few are.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...data.disk import DiskFeatures
+from ...data.features import Features, chunk_videos, direction_sums, spread
+from ..neighbours import nearest_videos
+
+MISLEADING, TRUSTED = 0.5, 0.6  # agreement up to which neighbours are left alone, and from which they are always taken
+COMPARED = 10  # neighbours of the two halves
+MOST_HALVED = 10_000  # videos, spread over the training set, by whose halves neighbours are judged
+MOST_EXACT = 100_000  # videos up to which all pairs are compared
+PRINCIPAL, PROBES = 128, 16  # beyond: directions that are kept, and inverted lists that are searched
+
+
+def find_neighbours(features: Features | DiskFeatures, count: int) -> dict[str, Tensor]:
+    """What is prepared once from the training features, on the CPU.
+
+    "neighbours": (videos, k) int32, the k = min(count, videos - 1) nearest other videos
+    "descriptor_mean": (D,) the mean direction sum, by which descriptors are centred
+    "agreement": the share of nearest videos that both halves of a video have in common; "trust": see `trust_in`
+    """
+    count = min(count, len(features) - 1)
+    mean = torch.stack([chunk.sum(dim=0) for chunk in _sums(features)]).sum(dim=0) / len(features)
+    if len(features) <= MOST_EXACT:
+        near = nearest_videos(torch.cat(list(_sums(features))) - mean, count)[:, 1:]
+    else:
+        near = _nearest_of_many(features, mean, count)
+    agreement = torch.tensor(halves_agree(features))
+    kept = {"neighbours": near.int().contiguous(), "descriptor_mean": mean, "agreement": agreement}
+    return kept | {"trust": torch.tensor(trust_in(agreement.item()))}
+
+
+def trust_in(agreement: float) -> float:
+    """How often a neighbour's frames stand for a video's own, in [0, 1], rising with the agreement of a set's halves."""
+    return min(1.0, max(0.0, (agreement - MISLEADING) / (TRUSTED - MISLEADING)))
+
+
+def halves_agree(features: Features | DiskFeatures) -> float:
+    """The mean overlap of the nearest videos by the first and by the second half of the frames, 0 for what chance gives
+    and 1 for the same lists. A set of at most 11 videos, of which all are near, tells nothing: 0."""
+    rows = spread(len(features), MOST_HALVED)
+    videos, half = len(rows), features.frames // 2
+    chance = COMPARED / max(videos - 1, 1)
+    if chance >= 1 or not half:
+        return 0.0
+    step = chunk_videos(features.frames, features.size)
+    halves = [[direction_sums(part) for part in features.read(some).split([half, features.frames - half], dim=1)]
+              for some in rows.split(step)]  # fmt: skip
+    lists = []
+    for sums in map(torch.cat, zip(*halves, strict=True)):
+        lists.append(nearest_videos(sums - sums.mean(dim=0), COMPARED)[:, 1:])
+    same = (lists[0].unsqueeze(2) == lists[1].unsqueeze(1)).sum().item() / (videos * COMPARED)
+    return (same - chance) / (1 - chance)
+
+
+def similarity_loss(codes: Tensor, descriptors: Tensor) -> Tensor:
+    """The mean squared difference between the cosines of codes and of centred descriptors, over all pairs of views.
+
+    codes: (n, b) normalised; descriptors: (n, D), of the video that each view shows. In [0, 4].
+    """
+    targets = F.normalize(descriptors, dim=1)
+    return (codes @ codes.T - targets @ targets.T).square().mean()
+
+
+def _sums(features: Features | DiskFeatures):
+    """The direction sums of all videos, (some, D) at a time, on the CPU."""
+    for some in torch.arange(len(features)).split(chunk_videos(1, features.size)):
+        yield features.gather_sums(some.to(features.device)).cpu()
+
+
+def _nearest_of_many(features: Features | DiskFeatures, mean: Tensor, count: int) -> Tensor:
+    """As `nearest_videos`, approximately: by the principal directions of the descriptors, in inverted lists.
+
+    All pairs would take hours, and all descriptors more memory than there may be.
+    """
+    scatter = sum((chunk - mean).T @ (chunk - mean) for chunk in _sums(features))
+    principal = torch.linalg.eigh(scatter.double()).eigenvectors[:, -PRINCIPAL:].float()
+    points = F.normalize(torch.cat([(chunk - mean) @ principal for chunk in _sums(features)]), dim=1).numpy()
+    import faiss  # only here: few sets are so large
+
+    lists = round(4 * len(points) ** 0.5)
+    index = faiss.index_factory(points.shape[1], f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(points[spread(len(points), 40 * lists).numpy()])
+    index.add(points)
+    index.nprobe = PROBES
+    near = torch.from_numpy(index.search(points, count + 1)[1])
+    others = near != torch.arange(len(points)).unsqueeze(1)
+    order = others.long().argsort(dim=1, descending=True, stable=True)[:, :count]  # itself goes last, wherever it stood
+    found = near.gather(1, order)
+    return torch.where(
+        found < 0, torch.arange(len(points)).unsqueeze(1), found
+    )  # too few in the lists: the video itself
