@@ -133,6 +133,7 @@ MAT = {
     "sparse, no columns": file(sparse(starts=())),
     "sparse, too few values": file(sparse(values=(1.0,))),
     "sparse, too few rows": file(sparse(rows=(0,))),
+    "sparse, a place named twice": file(sparse(rows=(0, 0, 1, 4, 2))),
     "sparse, three dimensions": file(sparse(shape=(5, 3, 2))),
     "sparse, huge": file(sparse(shape=(2**31 - 1, 2**31 - 1))),
 }

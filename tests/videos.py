@@ -51,5 +51,40 @@ def write_sound(path: Path) -> Path:
     return path
 
 
+def write_with_sound(path: Path, codec: str, seconds: int = 60, rate: int = 48_000) -> Path:
+    """A picture for each second, and silence."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=1)
+        stream.height, stream.width = SIZE
+        stream.pix_fmt = "yuv420p"
+        sound = container.add_stream(codec, rate=rate, layout="mono")
+        for second in range(seconds):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shades(1)[0], format="rgb24")))
+            kind = "s16" if codec.startswith("pcm") else "fltp"
+            silence = np.zeros((1, rate), np.int16 if kind == "s16" else np.float32)
+            frame = av.AudioFrame.from_ndarray(silence, format=kind, layout="mono")
+            frame.sample_rate, frame.pts = rate, second * rate
+            container.mux(sound.encode(frame))
+        for each in (stream, sound):
+            container.mux(each.encode(None))
+    return path
+
+
+def write_large(path: Path, codec: str, side: int = 12_000) -> Path:
+    """Two black frames of very many pixels, few bytes."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width = stream.height = side
+        stream.pix_fmt = "gray" if codec == "png" else "yuvj420p"
+        for number in range(2):
+            frame = av.VideoFrame(side, side, stream.pix_fmt)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def brightness(picture) -> int:
     return round(float(np.asarray(picture, np.float32).mean()))

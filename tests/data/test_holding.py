@@ -119,6 +119,32 @@ def test_what_was_prepared_is_used_again_until_the_file_changes(parts):
     assert (features.read([3]) == 7).all()
 
 
+@pytest.mark.parametrize("cache", ["", "shared"])
+@pytest.mark.parametrize("same", ["name", "name and folder"])
+def test_two_files_of_one_name_size_and_time_are_not_taken_for_each_other(tmp_path, monkeypatch, cache, same):
+    if cache:
+        monkeypatch.setenv("WSCH_CACHE", str(tmp_path / cache))
+    monkeypatch.setenv("WSCH_DATA", str(tmp_path / "data"))
+    read = []
+    for place in ("a", "b"):
+        folder = tmp_path / "data" / "tiny" if same == "name" else tmp_path / f"data-{place}" / "tiny"
+        monkeypatch.setenv("WSCH_DATA", str(folder.parent))
+        path = folder / (place if same == "name" else "a") / "train.h5"
+        path.parent.mkdir(parents=True)
+        frames = np.full((21, FRAMES, SIZE), 0.5, np.float32)
+        frames[10 if place == "a" else 11] = 2
+        with h5py.File(path, "w") as file:
+            file.create_dataset("feats", data=frames, chunks=(21, FRAMES, SIZE))
+        os.utime(path, (1, 1))
+        (folder.parent / "tiny.toml").write_text(
+            f'frames = {FRAMES}\nfeature_size = {SIZE}\nclasses = []\n[train]\nfeatures = ["{path.parent.name}/train.h5"]\n'
+            '[database]\nsame_as = "train"\n[query]\nsame_as = "database"\n'
+        )
+        read.append(load_dataset("tiny", "disk").train.features.read(range(21))[:, 0, 0])
+    assert read[0].argmax() == 10
+    assert read[1].argmax() == 11
+
+
 def test_the_cache_may_be_elsewhere(parts, tmp_path, monkeypatch):
     monkeypatch.setenv("WSCH_CACHE", str(tmp_path / "fast"))
     store(parts[0], compression="gzip")

@@ -2,15 +2,21 @@
 
 import gc
 import os
+import struct
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from videos import SIZE, brightness, shades, write_sound, write_video
+from videos import SIZE, brightness, shades, write_large, write_sound, write_video, write_with_sound
 
 from wsch_core.videos import decode
 from wsch_core.videos.decode import read_clip
+from wsch_core.videos.folder import find_videos
 
 CLIPS = Path(os.environ.get("WSCH_CLIPS", "") or "clips-are-not-here")
 
@@ -160,6 +166,101 @@ class TestWhatIsNoVideo:
         (tmp_path / "a.mp4").write_bytes(content)
         with pytest.raises(ValueError, match=rf"a\.mp4 .*{complaint}"):
             read(tmp_path / "a.mp4")
+
+    @pytest.mark.parametrize(
+        ("size", "options", "complaint"),
+        [
+            ((2, 4000), {}, "4,000 x 2 pixels, more than 16 times longer"),
+            ((320, 16), {}, "16 x 320 pixels, more than 16 times longer"),
+            ((16, 18_000), {}, "18,000 x 16 pixels, but at most"),
+            (SIZE, {"x264-params": "sar=100/7"}, "64 x 48 pixels, shown 914 wide, more than 16 times longer"),
+            (SIZE, {"x264-params": "sar=2/100"}, "64 x 48 pixels, shown 1 wide, more than 16 times longer"),
+            ((144, 1500), {"x264-params": "sar=100/7"}, "shown 21,429 wide, but at most"),
+        ],
+    )  # fmt: skip
+    def test_of_odd_shapes_is_refused_before_it_is_a_picture(self, tmp_path, monkeypatch, size, options, complaint):
+        codec = "libx264" if options else "ffv1"
+        path = write_video(tmp_path / "a.mkv", [np.zeros((*size, 3), np.uint8)] * 2, codec=codec, **options)
+        monkeypatch.setattr(decode, "_upright", None)
+        with pytest.raises(ValueError, match=rf"a\.mkv has frames of .*{complaint}"):
+            read(path)
+
+    def test_that_grows_on_its_way_is_refused(self, tmp_path, monkeypatch):
+        small, large = shades(3), [np.zeros((480, 640, 3), np.uint8)] * 3
+        path = write_video(tmp_path / "a.mpg", small, codec="mpeg2video")
+        path.write_bytes(path.read_bytes() + write_video(tmp_path / "b.mpg", large, codec="mpeg2video").read_bytes())
+        monkeypatch.setattr(decode, "LEAST_ROOM", 100)
+        with pytest.raises(ValueError, match=r"a\.mpg cannot be decoded .* \(its frames grow, or are damaged\)"):
+            read(path, 6)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("codec", ["mjpeg", "png"])
+    def test_of_very_many_pixels_takes_no_memory(self, tmp_path, codec):
+        path = write_large(tmp_path / "a.mov", codec)
+        assert path.stat().st_size < 10e6
+        code = """
+import resource, sys, pathlib
+from wsch_core.videos.decode import read_clip
+most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = most()
+try:
+    read_clip(pathlib.Path(sys.argv[1]), 3, lambda image: image)
+except ValueError as error:
+    print(most() - before, error)
+"""
+        told = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout
+        grown, sentence = told.split(" ", 1)
+        assert int(grown) < 100_000  # kB
+        assert "a.mov has frames of" in sentence
+
+    @pytest.mark.parametrize("times", ["one each", "a table"])
+    def test_that_claims_very_many_frames_is_refused(self, tmp_path, times):
+        path = write_video(tmp_path / "a.mp4", shades(40))
+        content, claimed = bytearray(path.read_bytes()), 30_000_000
+        if times == "one each":
+            place = content.index(b"stsz")
+            content[place + 8 : place + 16] = struct.pack(">II", 1, claimed)
+        place = content.index(b"stts")
+        content[place + 8 : place + 16] = struct.pack(">II", 1, claimed)
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.mp4 claims to hold 30,000,000 frames"):
+            read(path)
+
+    @pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+    def test_with_hours_of_plain_sound_is_read(self, tmp_path, name):
+        """Plain sound claims a frame for each of its numbers."""
+        path = write_with_sound(tmp_path / name, "pcm_s16le" if name == "a.mov" else "aac")
+        assert len(read(path).pictures) == 5
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "a.mp4")
+        with pytest.raises(ValueError, match=r"a\.mp4 is not a regular file"):
+            read(tmp_path / "a.mp4")
+        write_video(tmp_path / "b.mp4", shades(3))
+        found = find_videos(tmp_path)
+        assert [video.id for video in found.videos] == ["b.mp4"]
+        assert [(item.id, item.reason) for item in found.left_out] == [
+            ("a.mp4", "it is not a regular file: remove it.")
+        ]
+
+    def test_videos_wait_until_there_is_room(self, tmp_path, monkeypatch):
+        """Each of four threads decodes a video that takes more than half of the room."""
+        monkeypatch.setattr(decode, "LEAST_ROOM", 60)
+        monkeypatch.setattr(decode, "ROOM", decode._Room(100))
+        monkeypatch.setattr(decode, "MOST_PIXELS", 60)
+        monkeypatch.setattr(decode, "_check_shape", lambda *given: None)
+        path, inside, most = write_video(tmp_path / "a.mkv", shades(9)), [], []
+
+        def look(image):
+            inside.append(image)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: read_clip(path, 5, look), range(4)))
+        assert most == [1] * 20
+        assert decode.ROOM.free == 100
 
     def test_a_picture_and_a_sound(self, tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / "a.mp4", format="PNG")

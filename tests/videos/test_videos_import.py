@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -207,6 +208,58 @@ class TestAgain:
         bring_in(folder)
         definition = load_definition("mine")
         assert (definition.title, definition.settings["centers"]) == ("Ours", 4)
+
+    @pytest.mark.parametrize("form", ["as it is", "tables in a line"])
+    def test_keeps_what_somebody_has_written(self, folder, tmp_path, form):
+        bring_in(folder)
+        path = tmp_path / "data" / "mine.toml"
+        rows = '[[published]]\nmethod = "X"\nbits = 8\nmap = [0.5, 0.4, 0.3, 0.2, 0.1, 0.0]\nsource = "a page"\n'
+        about = re.compile(r"about = .*")
+        text = "# ours\n" + about.sub('about = "Cats, by day."  # and dogs', path.read_text()) + f"# a row\n{rows}"
+        if form == "tables in a line":
+            text = text.replace('[train]\nfeatures = ["train.h5"]\nlabels = ["train_labels.mat"]\n', "").replace(
+                "frames =", 'train = {features = ["train.h5"], labels = ["train_labels.mat"]}\nframes =', 1
+            )
+            assert load_definition("mine").splits["train"].features == ("train.h5",)
+        path.write_text(text)
+        write_video(folder / "grey" / "9.mp4", shades(8))
+        bring_in(folder)
+        definition = load_definition("mine")
+        assert len(definition.classes) == 3
+        assert len(load_dataset("mine").train) == 9
+        assert definition.about == "Cats, by day."
+        assert definition.published_at(8) == {"X": [0.5, 0.4, 0.3, 0.2, 0.1, 0.0]}
+        if form == "as it is":
+            for comment in ("# ours", "# and dogs", "# a row"):
+                assert comment in path.read_text()
+
+    def test_own_words_follow_the_number_of_videos(self, folder):
+        bring_in(folder)
+        write_video(folder / "grey" / "9.mp4", shades(8))
+        bring_in(folder)
+        assert load_definition("mine").about.startswith("9 videos of the folder videos")
+
+    def test_class_names_with_dots_can_be_read_again(self, folder, tmp_path):
+        labels = [f"n{number}.class.x" for number in range(600)]
+        head = ",".join(["file", *(f"label {number}" for number in range(600))])
+        (tmp_path / "labels.csv").write_text(f"{head}\n" + ",".join(["dark/0.mp4", *labels]) + "\n")
+        bring_in(folder, labels=str(tmp_path / "labels.csv"))
+        assert set(load_definition("mine").classes) == set(labels)
+
+    @pytest.mark.parametrize(
+        ("count", "length", "complaint"), [(24_000, 60, "holds 1,[0-9,]+ bytes"), (104_000, 0, "at most 100,000")]
+    )
+    def test_a_definition_that_could_not_be_read_is_not_written(self, folder, tmp_path, count, length, complaint):
+        bring_in(folder)
+        before, files = (tmp_path / "data" / "mine.toml").read_text(), written(tmp_path)
+        labels = ["x" * length + str(number) for number in range(count)]
+        head = ",".join(["file", *(f"label {number}" for number in range(count))])
+        (tmp_path / "labels.csv").write_text(f"{head}\n" + ",".join(["dark/0.mp4", *labels]) + "\n")
+        with pytest.raises(ValueError, match=rf"mine\.toml could not be read with these labels .*{complaint}"):
+            bring_in(folder, labels=str(tmp_path / "labels.csv"))
+        assert (tmp_path / "data" / "mine.toml").read_text() == before
+        assert set(files) <= set(written(tmp_path)) <= {*files, ".parts"}
+        assert bring_in(folder).kept == 8
 
     def test_what_would_mix_is_refused(self, folder, tmp_path, monkeypatch):
         bring_in(folder)

@@ -20,6 +20,7 @@ Files are looked for below WSCH_DATA (or data/) in a folder of the definition's 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -35,6 +36,14 @@ METRIC_DEPTHS = (5, 20, 40, 60, 80, 100)
 MOST_SIZE, MOST_CLASSES = 10**6, 10**5
 MOST_NAME = 250  # bytes of a file's name
 MOST_BYTES, MOST_DOTS = 2**20, 1000
+TEXTS = re.compile(  # and comments; what is not closed goes to the end of the line, or of the file
+    r'"""(?:\\.|[^\\])*?(?:""""{0,2}|\Z)'
+    r"|'''.*?(?:''''{0,2}|\Z)"
+    r'|"(?:\\.|[^"\\\n])*"?'
+    r"|'[^'\n]*'?"
+    r"|\#[^\n]*",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Definition:
     builder: str = ""  # "demo": made on first use
     settings: dict[str, Any] = field(default_factory=dict)  # this set's own defaults, checked by `methods.settings_for`
     extractor: ExtractorRecord | None = None  # of sets made from videos
+    recipe: str = ""  # this set's own default, checked by `methods.settings_for`; "" is the published method
     path: Path | None = None  # the definition's file
     published: tuple[dict[str, Any], ...] = ()  # rows of method, bits, map (at 5/20/40/60/80/100), source
 
@@ -128,14 +138,20 @@ def read_definition(path: Path) -> Definition:
         builder=_read_builder(path, table),
         settings=_take(path, table, "settings", dict, {}),
         extractor=_read_extractor(path, table),
+        recipe=_take(path, table, "recipe", str, ""),
         path=path,
         published=_read_published(path, table),
     )
 
 
+def mask_texts(text: str) -> str:
+    """TOML in which every letter of a text is an x and every letter of a comment a space: what is left is its structure."""
+    return TEXTS.sub(lambda found: (" " if found[0][0] == "#" else "x") * len(found[0]), text)
+
+
 def _check_dots(text: str) -> None:
     """Refuse names of very many parts, for which Python's reader takes time that grows with their square."""
-    if any(part.count(".") > MOST_DOTS for line in text.splitlines() for part in line.split("=")):
+    if any(part.count(".") > MOST_DOTS for part in re.split(r"[=,\n]", mask_texts(text))):
         raise ValueError(f"a name of more than {MOST_DOTS:,} parts")
 
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from filelock import FileLock
@@ -27,7 +26,7 @@ from torch import Tensor
 from ..storage.hdf5 import find, open_hdf5
 from ..storage.lines import counted
 from .definition import Definition
-from .features import Faults, Features, check_files, chunk_videos, direction_sums, read_chunks, spread
+from .features import Faults, Features, check_files, chunk_videos, direction_sums, fingerprint, read_chunks, spread
 from .holding import gigabytes
 
 READERS = 8  # threads that wait for the disk at the same time
@@ -198,7 +197,7 @@ def open_features(definition: Definition, split: str, files: tuple[str, ...], ke
     for place, path in enumerate(paths):
         if arrays[place] is None:
             arrays[place] = _convert(definition, path, key)
-    state = "-".join(_state(path, key) for path in paths)
+    state = "-".join(_state(definition, path, key) for path in paths)
     name = f"{split}-direction-sums-{hashlib.sha256(state.encode()).hexdigest()[:16]}.npy"
     places = f"{definition.folder}: {', '.join(files)}"
     return DiskFeatures(places, arrays, lambda features: _keep_sums(definition, name, features))
@@ -217,7 +216,7 @@ def _convert(definition: Definition, path: Path, key: str) -> StoredArray:
     with open_hdf5(path) as file:
         data = find(file, key)
         shape, layout = data.shape, data.compression or ("chunked" if data.chunks else str(data.dtype))
-    name = f"{path.stem}-{hashlib.sha256(_state(path, key).encode()).hexdigest()[:16]}.npy"
+    name = f"{path.stem}-{hashlib.sha256(_state(definition, path, key).encode()).hexdigest()[:16]}.npy"
     title = f"copying {path.name} ({layout}) so that single frames can be read"
     return _cached(definition, name, title, shape, _checked_chunks(path, key))
 
@@ -290,9 +289,10 @@ def cache_folder(definition: Definition) -> Path:
     return Path(chosen).expanduser().resolve() / definition.name if chosen else definition.folder / CACHE
 
 
-def _state(path: Path, key: str) -> str:
-    """What tells that a file is not the one it was."""
-    found = path.stat()
-    with h5py.File(path, "r") as file:
-        data = find(file, key)
-        return repr((path.name, key, data.shape, str(data.dtype), found.st_size, found.st_mtime_ns))
+def _state(definition: Definition, path: Path, key: str) -> str:
+    """What tells that a file is not the one it was, or is not another one."""
+    found, name = path.stat(), path.relative_to(definition.folder).as_posix()
+    # A cache elsewhere is shared by all folders of data.
+    folder = str(definition.folder.resolve()) if os.environ.get("WSCH_CACHE") else ""
+    content = fingerprint(definition.folder, (name,), key)
+    return repr((folder, name, key, found.st_size, found.st_mtime_ns, content))

@@ -29,6 +29,7 @@ from ..methods.wsch.cycle import passes
 from ..methods.wsch.settings import Settings
 from ..runs.folder import Run, find_run, run_name
 from ..storage.paths import PROJECT, data_folder, outputs_folder
+from .variants import PUBLISHED
 
 TRAIN_NOTEBOOK = PROJECT / "notebooks" / "train.ipynb"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -84,7 +85,7 @@ def plan(
     planned = []
     for seed in dict.fromkeys(seeds):
         for variant, changes in variants.items():
-            parameters = {**common, "seed": seed, **changes}
+            parameters = {"recipe": PUBLISHED, **common, "seed": seed, **changes}
             settings = settings_for(dataset, **parameters)
             run = find_run(settings, dataset.train.fingerprint)
             if run is None:

@@ -53,6 +53,10 @@ VARIANTS = {
     ),
     "light reconstruction": Variant("a tenth of its weight, in the cycle", {"weight_reconstruction": 0.1}),
     "plus": Variant("the recipe of docs/plus.md, all its changes together", RECIPES["plus"]),
+    "neighbours": Variant(
+        "frames of the nearest training videos as views, as far as they are trusted",
+        {"neighbours": 10, "weight_similarity": 5.0},
+    ),
     "pre-training masking 0.6": Variant("more frames seen in pre-training", {"pretrain_masking_ratio": 0.6}),
     "cluster temperature 0.1": Variant("sharper clusters", {"cluster_temperature": 0.1}),
     "contrast temperature 0.2": Variant("more weight on near negatives", {"contrast_temperature": 0.2}),
@@ -84,7 +88,7 @@ def choose_variants(
         raise ValueError("seed belongs to the whole sweep: give seeds, and leave seed out of the common settings.")
     if "recipe" in common:
         raise ValueError("recipe is no common setting, because all is compared with published: name it as a variant.")
-    base = settings_for(dataset, **common)
+    base = settings_for(dataset, PUBLISHED, **common)
     chosen = {name: _changes(VARIANTS[name], base) for name in dict.fromkeys([PUBLISHED, *names])}
     chosen |= {name: _expanded(name, changes) for name, changes in own.items()}
     _check_different({name: variant_settings(name, changes, dataset, common) for name, changes in chosen.items()})
@@ -97,7 +101,7 @@ def variant_settings(name: str, changes: Mapping[str, Any], dataset: Dataset, co
         for setting in OF_THE_SWEEP:
             if setting in changes:
                 raise ValueError(f"{setting} belongs to the whole sweep and cannot be changed by a variant.")
-        return settings_for(dataset, **{**common, **changes})
+        return settings_for(dataset, PUBLISHED, **{**common, **changes})
     except ValueError as error:
         raise ValueError(f"variant {name!r}: {error}") from error
 

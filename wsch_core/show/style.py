@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import text_to_path
 
 from ..storage.files import make_folder, write_whole
-from ..storage.files import write_whole
 
 WIDTH = 9.6  # inches, a notebook column
 DPI = 100  # on screen

@@ -189,6 +189,9 @@ def sparse_matrix(values: np.ndarray, rows: np.ndarray, starts: np.ndarray, shap
         matrix.check_format(full_check=True)
     except (ValueError, OverflowError) as error:
         raise Damaged(f"its sparse matrix contradicts itself: {one_line(error)}") from error
+    places = np.repeat(np.arange(shape[1]), np.diff(starts)) * shape[0] + rows[:count]
+    if len(np.unique(places)) < count:
+        raise Damaged("its sparse matrix contradicts itself: it names a place more than once")
     return matrix
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Any
 import numpy as np
 import scipy.io
 
-from ..data.definition import SPLITS, Definition
-from ..storage.files import TEMPORARY, write_whole
+from ..data.definition import SPLITS, Definition, read_definition
+from ..storage.files import TEMPORARY, one_line, write_whole
+from .definition_text import update_definition, write_definition
 from .extract import Extractor
 from .labels import Labels
 from .stored import Row, made_by, read_rows, write_rows
@@ -76,16 +78,18 @@ def write_set(plan: Plan, folder: Path, definition: Path, former: Definition | N
         "extractor": plan.extractor.name, "plan": plan.digest, "shares": list(plan.shares),
     }  # fmt: skip
     classes = plan.classes
-    files = {}
+    files: dict[str, Any] = {name: {"same_as": other} for name, other in same_as(plan.rows).items()}
+    for name in plan.rows.keys() - files.keys():
+        files[name] = {"features": [f"{name}{_number(number)}.h5"]}
+        if classes:
+            files[name]["labels"] = [f"{name}{_number(number)}_labels.mat"]
+    text = _definition(plan, classes, files, former, definition.read_text(encoding="utf-8") if former else "")
+    _check_text(definition, text)
     for name, rows in plan.rows.items():
         if rows:
-            files[name] = {"features": [f"{name}{_number(number)}.h5"]}
             write_rows(folder / files[name]["features"][0], made, rows)
             if classes:
-                files[name]["labels"] = [f"{name}{_number(number)}_labels.mat"]
                 _write_labels(folder / files[name]["labels"][0], plan.labels, rows, classes)
-    files |= {name: {"same_as": other} for name, other in same_as(plan.rows).items()}
-    text = _definition(plan, classes, files, former)
     write_whole(definition, lambda draft: draft.write_text(text, encoding="utf-8"))
     clean(folder, {name for entry in files.values() for key in ("features", "labels") for name in entry.get(key, ())})
 
@@ -131,38 +135,42 @@ def default_settings(train: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _definition(plan: Plan, classes: Sequence[str], files: Mapping[str, Any], former: Definition | None) -> str:
+def _definition(
+    plan: Plan, classes: Sequence[str], files: Mapping[str, Any], former: Definition | None, text: str
+) -> str:
+    """text: of the former definition"""
     settings = default_settings(len(plan.rows["train"]))
     if former is not None and former.settings != default_settings(_count(former)):
         settings = former.settings  # somebody has chosen them
     videos = sum(map(len, plan.rows.values()))
     head = {
-        "title": former.title if former else plan.name,
         "about": f"{videos:,} videos of the folder {plan.source}; features: {plan.extractor.name}.",
         "frames": plan.frames,
         "feature_size": plan.extractor.feature_size,
         "classes": list(classes),
+        "recipe": former.recipe if former else "plus",
     }
     tables = {name: files[name] for name in SPLITS}
     tables["extractor"] = {"name": plan.extractor.name, "version": plan.extractor.version}
     if settings:
         tables["settings"] = settings
-    lines = [_line(*pair) for pair in head.items()]
-    for name, table in tables.items():
-        lines += ["", f"[{name}]", *(_line(*pair) for pair in table.items())]
-    return "\n".join(lines) + "\n"
+    return update_definition(text, head, tables) if former else write_definition({"title": plan.name} | head, tables)
+
+
+def _check_text(definition: Path, text: str) -> None:
+    """Refuse a definition that could not be read back, before anything is written (ValueError)."""
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / definition.name
+        draft.write_text(text, encoding="utf-8")
+        try:
+            read_definition(draft)
+        except (OSError, ValueError) as error:
+            reason = one_line(error).removeprefix(f"{draft}").lstrip(": ")
+            raise ValueError(
+                f"{definition} could not be read with these labels ({reason}) The set is left as it was: give fewer or "
+                "shorter labels."
+            ) from error
 
 
 def _count(definition: Definition) -> int:
     return len(read_rows(definition.folder / definition.splits["train"].features[0])[0])
-
-
-def _line(name: str, value: Any) -> str:
-    return f"{name} = {_toml(value)}"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    # JSON's texts, numbers and words are TOML's, but for one control character that JSON leaves as it is.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

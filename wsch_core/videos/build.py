@@ -9,6 +9,7 @@ An import that was stopped goes on from the parts; a later one reads only what i
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -26,7 +27,6 @@ from filelock import FileLock, Timeout
 from ..data.definition import SPLITS, Definition, list_definitions, read_definition
 from ..runs.folder import LOCK
 from ..storage.files import make_folder
-from ..storage.lines import StepLine
 from ..storage.lines import counted
 from ..storage.paths import data_folder
 from .assemble import Plan, clean, same_as, write_set
@@ -39,6 +39,7 @@ from .stored import PARTS, Row, made_by, part_path, read_part, read_set, write_p
 
 FRAMES = 25
 MOST_DECODERS = 8  # videos decoded at the same time
+MOST_WAITING = 2**29  # bytes of decoded videos that wait
 AHEAD = 2  # decoded videos that wait for the extractor
 
 
@@ -287,8 +288,11 @@ class _Job:
     def _read(self, todo: Sequence[VideoFile]) -> Iterator[tuple[VideoFile, Seen | LeftOut]]:
         """Decode videos in threads, some ahead of what is asked for, and hand them over in order."""
         bar, waiting, left = counted("reading videos", len(todo)), deque(), iter(todo)
+        waiting_bytes = 3 * self.frames * math.prod(self.extractor.preparation.size)
         workers = min(
-            MOST_DECODERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            MOST_DECODERS,
+            max(1, MOST_WAITING // waiting_bytes - AHEAD),
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         )
         pool = ThreadPoolExecutor(workers)
         try:

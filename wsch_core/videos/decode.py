@@ -10,10 +10,11 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
+from threading import Condition
 from typing import Any
 
 try:
@@ -23,6 +24,8 @@ except ImportError as error:
     raise ImportError(f"reading videos needs PyAV ({error}): install wsch-core[videos], as the README says.") from error
 from PIL import Image
 
+from .mp4_index import check_frames
+
 DECODING_VERSION = 2  # raise it with every change that alters which frames are chosen, or a pixel of them
 EXTENSIONS = (
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4",
@@ -31,6 +34,10 @@ EXTENSIONS = (
 # Only containers that hold their frames themselves: a playlist could name other files, and a picture is no video.
 CONTAINERS = "3gp,asf,avi,dv,flv,matroska,mov,mp4,mpeg,mpegts,mpegvideo,mxf,ogg,webm"
 JUMP = 50  # frames that a jump must save; it empties the decoder, which costs about as much as some frames
+LARGEST = (8192, 4320)
+MOST_PIXELS = LARGEST[0] * LARGEST[1]  # of a frame; also of the frames of all videos that are decoded at the same time
+LONGEST_SIDE, MOST_ASPECT = 16384, 16  # pixels; times longer than the other side
+LEAST_ROOM = 1920 * 1088  # pixels; a video may grow to this size on its way
 ATTACHED_PICTURE = av.stream.Disposition.attached_pic
 
 # How a frame must be turned so that it is upright, by the signs of the display matrix (a, b, c, d): a point (x, y) of the
@@ -44,6 +51,28 @@ UPRIGHT = {
     (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
     (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
 }
+
+
+class _Room:
+    """So many pixels may be decoded at the same time, by all threads together; who needs more than is free waits."""
+
+    def __init__(self, pixels: int):
+        self.free, self.changed = pixels, Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= pixels)
+            self.free -= pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += pixels
+                self.changed.notify_all()
+
+
+ROOM = _Room(MOST_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -88,8 +117,12 @@ def read_clip(path: Path, frames: int, look: Callable[[Image.Image], Any], threa
     Raises OSError or ValueError with one sentence that names the file and why it cannot be decoded.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise ValueError(f"{path} is not a regular file: give a video file.")
     if path.is_file() and path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes): copy it again.")
+    if path.is_file():
+        check_frames(path)
     try:
         timing = _read_timing(path)
         try:
@@ -111,7 +144,30 @@ def read_clip(path: Path, frames: int, look: Callable[[Image.Image], Any], threa
 
 def _open(path: Path) -> av.container.InputContainer:
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-    return av.open(f"file:{path.absolute()}", container_options=options, metadata_errors="replace")
+    limit = {"max_pixels": str(_padded(*LARGEST))}  # some frames are decoded already while a file is opened
+    return av.open(f"file:{path.absolute()}", options=limit, container_options=options, metadata_errors="replace")
+
+
+def _padded(width: int, height: int) -> int:
+    """Pixels of a frame, with those that codecs add at its sides."""
+    return (width + 256) * (height + 256)
+
+
+def _check_shape(path: Path, width: int, height: int, pixel: float) -> None:
+    """Refuse frames that are no pictures of a video, before they are turned into pictures (ValueError).
+
+    width, height: in pixels as they are stored; pixel: how many times wider than high one of them is shown
+    """
+    shown = max(1, round(width * pixel))
+    found = f"{path} has frames of {width:,} x {height:,} pixels" + f", shown {shown:,} wide" * (shown != width)
+    if min(width, height) < 1:
+        raise ValueError(
+            f"{path} has frames of more than {MOST_PIXELS:,} pixels, or of no known size: convert it anew."
+        )
+    if max(width, shown, height) > LONGEST_SIDE or max(width, shown) * height > MOST_PIXELS:
+        raise ValueError(f"{found}, but at most {MOST_PIXELS:,} pixels are read: make it smaller.")
+    if max(shown, height) > MOST_ASPECT * min(shown, height):
+        raise ValueError(f"{found}, more than {MOST_ASPECT} times longer than the other side: cut out a part of it.")
 
 
 def _video_stream(path: Path, container: av.container.InputContainer) -> av.video.stream.VideoStream:
@@ -145,10 +201,14 @@ def _choose(path: Path, timing: _Timing, frames: int, look: Callable, threads: i
     pictures, former, repeated, turn = [], None, 0, None
     with _open(path) as container:
         stream = _video_stream(path, container)
-        stream.codec_context.thread_count = threads
-        stream.thread_type = "AUTO"
         pixel = float(stream.sample_aspect_ratio or 1)
-        with closing(_Decoder(path, container, stream, timing)) as source:
+        width, height = stream.codec_context.width, stream.codec_context.height
+        _check_shape(path, width, height, pixel)
+        room = min(MOST_PIXELS, max(LEAST_ROOM, width * height))
+        stream.codec_context.options = {"max_pixels": str(_padded(width, max(height, -(-room // width))))}
+        stream.codec_context.thread_count = threads if room == LEAST_ROOM else 1  # each thread holds frames
+        stream.thread_type = "AUTO"
+        with ROOM.taken(room), closing(_Decoder(path, container, stream, timing)) as source:
             for frame in _shown(path, source, timing, timing.targets(frames), jump):
                 if former is None:
                     turn = _turn(frame)  # the file's own, so one frame tells
@@ -156,6 +216,7 @@ def _choose(path: Path, timing: _Timing, frames: int, look: Callable, threads: i
                     repeated += 1
                     pictures.append(pictures[-1])
                 else:
+                    _check_shape(path, frame.width, frame.height, pixel)
                     pictures.append(look(_upright(frame, pixel, turn)))
                 former = frame
     return Clip(pictures, repeated)
@@ -222,6 +283,10 @@ class _Decoder:
         for packet in self.container.demux(self.stream):
             try:
                 yield from packet.decode()
+            except (av.ArgumentError, MemoryError):
+                raise ValueError(
+                    f"{self.path} cannot be decoded {self._place(packet)} (its frames grow, or are damaged)."
+                ) from None
             except av.InvalidDataError:
                 if self.frames:
                     raise ValueError(

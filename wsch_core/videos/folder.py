@@ -63,6 +63,9 @@ def find_videos(folder: Path | str) -> Found:
         except OSError as error:
             found.left_out.append(LeftOut(video, f"it cannot be read ({error.strerror}): check the file or the link."))
             continue
+        if not path.is_file():  # a pipe would be waited for without end
+            found.left_out.append(LeftOut(video, "it is not a regular file: remove it."))
+            continue
         found.videos.append(VideoFile(video, path, state.st_size, state.st_mtime_ns))
     found.videos.sort(key=lambda video: video.id)
     if not found.videos:
