@@ -19,6 +19,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from recipe_rows import (
     KS,
     WITHOUT_NEIGHBOURS,
     Row,
+    Variants,
     changes_of,
     difference,
     measure_all,
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--bits", default="64")
     parser.add_argument("--seeds", default="1,2,3,4,5")
     parser.add_argument("--variants", default="published,plus without neighbours,plus", help=", ".join(VARIANTS))
+    parser.add_argument("--change", nargs="*", default=[], help="of every variant, such as pretrain_epochs=0 epochs=5")
     parser.add_argument("--out", type=Path, default=Path("outputs/real"))
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
@@ -76,11 +79,13 @@ def main() -> None:
     for name in variants:
         if name not in VARIANTS:
             parser.error(unknown_name("variant", name, list(VARIANTS)))
+    pairs = [word.split("=") for word in given.change]
+    changed = {name: VARIANTS[name] | {key: json.loads(value) for key, value in pairs} for name in variants}
     sets = prepare(given)
     known = given.out / KNOWN
-    rows = read_rows(known, VARIANTS)
+    rows = read_rows(known, changed)
     jobs = list(missing(rows, sets, bits, seeds, variants))
-    rows += measure_all(known, jobs, measure, given.workers)
+    rows += measure_all(known, jobs, partial(measure, variants=changed), given.workers)
     for name in sets:
         for length in bits:
             print(f"\n{name}, {length} bits\n\n{table(rows, name, length, variants)}")
@@ -132,22 +137,22 @@ def write_set(path: Path, split: str, folder: Path) -> str:
     return name
 
 
-def measure(job: tuple[str, int, int, str]) -> list[Row]:
+def measure(job: tuple[str, int, int, str], variants: Variants) -> list[Row]:
     """Train one run and evaluate it beside ITQ and the features."""
     import torch
 
     name, bits, seed, variant = job
     torch.set_num_threads(1)
     data = load_dataset(name)
-    variant_of = {"recipe": "published"} | VARIANTS[variant]  # whichever recipe the data set asks for
-    settings = settings_for(data, bits=bits, seed=seed, device="cpu", **variant_of)
+    changes = {"recipe": "published"} | variants[variant]  # whichever recipe the data set asks for
+    settings = settings_for(data, bits=bits, seed=seed, device="cpu", **changes)
     run, _ = complete_run(settings, data, callbacks=[], baselines=("ITQ",))
     metrics = run.metrics
     of_methods = {method: found["expected"] for method, found in metrics["methods"].items()}
     of_methods |= {method: metrics[key] for method, key in NOT_HASHED.items()}
     ks = metrics["methods"][run.method.name]["ks"]
     values = {method: [found[ks.index(k)] for k in KS] for method, found in of_methods.items()}
-    row = {"set": name, "bits": bits, "seed": seed, "variant": variant, "changes": changes_of(VARIANTS[variant])}
+    row = {"set": name, "bits": bits, "seed": seed, "variant": variant, "changes": changes_of(variants[variant])}
     row |= {"map": values[run.method.name], "beside": {shown: values[method] for shown, method in BESIDE.items()}}
     trust = [entry["trust"] for entry in run.history if "trust" in entry]
     return [row | {"trust": max(trust, default=0.0), "seconds": sum(entry["seconds"] for entry in run.history)}]
