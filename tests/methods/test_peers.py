@@ -30,6 +30,19 @@ TINY = {
     "wsch": TINY_WSCH,
     "conmh": {"epochs": 3, **AUTOENCODER},
     "autossvh": {"epochs": 3, "warm_up_epochs": 1, "weight_prototypes": 0.2, "clusters": "3, 5", **AUTOENCODER},
+    "bth": {"pretrain_epochs": 2, "epochs": 2, "anchors": 8, "encoder_width": 20},
+    "ssvh": {"epochs": 3, "neighbours": 4, "reach": 2, "learning_rate": 1e-2, "largest_step": 1e-2},
+    "s5vh": {
+        "epochs": 3,
+        "clusters": 3,
+        "labels_move_from": 1,
+        "label_rate": 0.5,
+        "weight_cluster": 0.1,
+        "learning_rate_schedule": "constant",
+        "encoder_width": 20,
+        "encoder_blocks": 2,
+        "decoder_width": 18,
+    },
 }
 every_method = pytest.mark.parametrize("method", METHODS)
 every_peer = pytest.mark.parametrize(

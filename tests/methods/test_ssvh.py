@@ -54,15 +54,13 @@ def test_settings_of_a_data_set(tiny):
         settings_for(tiny, method="ssvh", neighbors=3)
 
 
-@pytest.mark.parametrize("published_code", [False, True])
-def test_a_run_resumes_to_the_bit_after_any_pass(tiny, published_code):
-    assert_resumes(replace(TINY, published_code=published_code, batch_size=10), tiny)
+def test_a_run_of_the_published_code_resumes_to_the_bit_after_any_pass(tiny):
+    assert_resumes(replace(TINY, published_code=True, batch_size=10), tiny)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"precision": "bfloat16"},
         {"batch_size": 20},  # leaves a last batch of one video
         {"weight_reconstruction": 0.0},
         {"weight_pairwise": 0.0},

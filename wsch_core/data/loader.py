@@ -48,6 +48,7 @@ def visible_batches(
     Where the features are held changes nothing of what is yielded, nor its order.
     """
     all_videos, all_frames = drawn.videos.to(features.device), drawn.frames.to(features.device)
+    more = {name: value.to(features.device) for name, value in drawn.more.items()}
     views = len(all_frames)
 
     def frames(videos: Tensor, chosen: Tensor) -> Tensor:
@@ -58,9 +59,7 @@ def visible_batches(
     def read(place: int) -> Batch:
         here = slice(place, place + batch_size)
         videos, seen = all_videos[:, here], all_frames[:, here]
-        batch = Batch(
-            videos, frames(videos, seen), seen, more={name: value[here] for name, value in drawn.more.items()}
-        )
+        batch = Batch(videos, frames(videos, seen), seen, more={name: value[here] for name, value in more.items()})
         if "sums" in drawn.wanted:
             batch = batch._replace(sums=features.gather_sums(videos.flatten()).unflatten(0, videos.shape))
         if "hidden" in drawn.wanted:

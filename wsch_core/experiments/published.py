@@ -36,6 +36,13 @@ def _of_several_gpus(weights: Weights) -> dict[str, Tensor]:
     return {name.removeprefix("module."): weight for name, weight in weights.items()}
 
 
+def _one_mixer(weights: Weights) -> dict[str, Tensor]:
+    """Both mixers of a block are the same one; nothing reads the net of token probabilities."""
+    renamed = {name.replace(".mamba2.", ".mamba."): weight for name, weight in weights.items() if ".mamba2." in name}
+    renamed |= {name.replace(".mamba1.", ".mamba."): w for name, w in weights.items() if ".mamba2." not in name}
+    return {name: weight for name, weight in renamed.items() if not name.startswith("get_token_probs.")}
+
+
 _AUTOENCODER = {
     "feature_size": ("encoder.patch_embed.weight", 1),
     "bits": ("binary.weight", 0),
@@ -44,6 +51,34 @@ _AUTOENCODER = {
 }
 _BLOCKS = {"encoder_blocks": "encoder.blocks.", "decoder_blocks": "decoder.blocks."}
 
+_BTH = {
+    "embedding.frame_map": "frame_map",
+    "transformer_blocks.0.attention.linear_layers.0": "query",
+    "transformer_blocks.0.attention.linear_layers.1": "key",
+    "transformer_blocks.0.attention.linear_layers.2": "value",
+    "transformer_blocks.0.attention.output_linear": "output",
+    "transformer_blocks.0.feed_forward.w_1": "widen",
+    "transformer_blocks.0.feed_forward.w_2": "narrow",
+    "transformer_blocks.0.input_sublayer.norm": "attention_norm",
+    "transformer_blocks.0.output_sublayer.norm": "feed_norm",
+}
+_BTH_UNUSED = re.compile(
+    r"bert2\.|project\.|bert\.embedding\.(token|segment|position)\.|bert\.transformer_blocks\.0\.attention\.linear_layers\.1\.bias"
+)
+
+
+def _of_bth(weights: Weights) -> dict[str, Tensor]:
+    """Without what is never used, that of an older version too; and without the bias of keys, to which softmax is blind."""
+    found = {}
+    for name, weight in _of_several_gpus(weights).items():
+        name = re.sub(r"^bert1\.", "bert.", name)
+        if not _BTH_UNUSED.match(name):
+            module, _, last = name.removeprefix("bert.").rpartition(".")
+            last = {"a_2": "gain", "b_2": "bias"}.get(last, last)
+            found[f"{_BTH.get(module, module)}.{last}"] = weight
+    return found
+
+
 LAYOUTS: dict[str, Layout] = {
     "conmh": Layout("model_state_dict", _of_several_gpus, _AUTOENCODER, _BLOCKS),
     "autossvh": Layout(
@@ -51,6 +86,23 @@ LAYOUTS: dict[str, Layout] = {
         _of_several_gpus,
         _AUTOENCODER | {"frames": ("pos_embed", 1)},
         _BLOCKS,
+        {"published_code": True},
+    ),
+    "bth": Layout(
+        "",
+        _of_bth,
+        {
+            "feature_size": ("frame_map.weight", 1),
+            "bits": ("binary.weight", 0),
+            "encoder_width": ("frame_map.weight", 0),
+        },
+        {},
+    ),
+    "s5vh": Layout(
+        "model_state_dict",
+        _one_mixer,
+        _AUTOENCODER | {"clusters": ("classifier.weight", 0)},
+        {"encoder_blocks": "encoder.blocks."},
         {"published_code": True},
     ),
 }

@@ -7,8 +7,10 @@ from typing import Any
 from ..data import Dataset
 from ..storage.words import unknown_name
 from .autossvh import AutoSSVHMethod
+from .bth import BTHMethod
 from .conmh import ConMHMethod
 from .method import Method
+from .s5vh import S5VHMethod
 from .ssvh import SSVHMethod
 from .wsch.method import WSCHMethod
 
@@ -17,6 +19,8 @@ METHODS: dict[str, type[Method]] = {  # by the name that settings.json and noteb
     "conmh": ConMHMethod,
     "autossvh": AutoSSVHMethod,
     "ssvh": SSVHMethod,
+    "bth": BTHMethod,
+    "s5vh": S5VHMethod,
 }
 DEFAULT = "wsch"  # also of runs whose settings.json names none: they are older than the other methods
 

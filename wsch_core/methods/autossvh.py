@@ -7,7 +7,7 @@ Where the authors' code differs from what is done here; `published_code` brings 
 
 | their code | here |
 |---|---|
-| the frame sampler is in the network and never called: views come from random masks | none; `published_code`: there, unused |
+| the frame sampler in the network is never called: views are random masks | none; `published_code`: there, unused |
 | cluster-mates in a batch are each other's negatives | a cluster is one column; `published_code`: one for each video |
 | a density of 0, of clusters of equal codes, divides by 0 | at least 0.001; `published_code`: as it comes |
 | prototypes are real-valued, though the paper votes on bits | as the code |
@@ -77,7 +77,8 @@ RECIPES = {
         "clusters": "250, 500, 1000", "input_dropout": 0.0, "least_learning_rate": 1e-5,
     },
     "ucf101": {
-        "epochs": 350, "masking_ratio": 0.5, "weight_contrast": 1.0, "tau_plus": 0.1, "weight_prototypes": 0.2, "warm_up_epochs": 50,
+        "epochs": 350, "masking_ratio": 0.5, "weight_contrast": 1.0, "tau_plus": 0.1, "weight_prototypes": 0.2,
+        "warm_up_epochs": 50,
         "input_dropout": 0.0,
     },
     "hmdb51": {

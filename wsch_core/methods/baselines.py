@@ -95,16 +95,12 @@ def _as_features(features) -> Tensor:
 
 
 def _principal_directions(name: str, features: Tensor, mean: Tensor, bits: int) -> Tensor:
-    """(size, bits) float64, orthonormal columns by falling variance; the largest entry of each is positive."""
+    """`leading_directions`, one for each bit; refused where features do not vary in as many (ValueError)."""
     videos, size = features.shape
-    dtype = torch.float64 if size <= LARGE else torch.float32
-    covariance = _upper_covariance(features, mean.to(dtype)).cpu().numpy()
-    # Only the leading eigenvectors, which torch.linalg.eigh cannot do: a third of the time for 4096 features.
-    leading = (max(size - bits, 0), size - 1)
-    variances, directions = scipy.linalg.eigh(covariance, lower=False, subset_by_index=leading)
-    variances, directions = variances.astype(np.float64), directions.astype(np.float64)
+    variances, directions = leading_directions(features, mean, bits)
+    dtype = _precision(size)
     # Variance below this is rounding, of the eigenvalues and of the mean, and a bit made of it would be noise.
-    rounding = torch.finfo(dtype).eps * np.sqrt(size) * variances[-1]
+    rounding = torch.finfo(dtype).eps * np.sqrt(size) * variances[0]
     rounding += size * torch.finfo(dtype).eps ** 2 * float(mean.square().sum())
     span = int((variances > rounding).sum())
     if bits > span:
@@ -112,9 +108,24 @@ def _principal_directions(name: str, features: Tensor, mean: Tensor, bits: int) 
             f"found {videos} training videos with features of size {size} that vary in {span} directions, but {name} "
             f"needs {bits}, one for each bit; use fewer bits, more videos, or LSH"
         )
-    directions = directions[:, ::-1]
-    directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(bits)])
-    return torch.from_numpy(directions).to(features.device)
+    return directions
+
+
+def leading_directions(features: Tensor, mean: Tensor, count: int) -> tuple[np.ndarray, Tensor]:
+    """Principal directions of features (videos, size) with this mean: variances (count,), falling, and (size, count)
+    float64, orthonormal columns; the largest entry of each is positive. There are at most `size`."""
+    size = features.shape[1]
+    covariance = _upper_covariance(features, mean.to(_precision(size))).cpu().numpy()
+    # Only the leading eigenvectors, which torch.linalg.eigh cannot do: a third of the time for 4096 features.
+    leading = (max(size - count, 0), size - 1)
+    variances, directions = scipy.linalg.eigh(covariance, lower=False, subset_by_index=leading)
+    variances, directions = variances[::-1].astype(np.float64), directions[:, ::-1].astype(np.float64)
+    directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(len(variances))])
+    return variances, torch.from_numpy(directions).to(features.device)
+
+
+def _precision(size: int) -> torch.dtype:
+    return torch.float64 if size <= LARGE else torch.float32
 
 
 def _upper_covariance(features: Tensor, mean: Tensor) -> Tensor:

@@ -80,6 +80,12 @@ class Method:
         (batch, L, D) -> codes for retrieval (batch, b), int8 of ±1, always computed in float32."""
         raise NotImplementedError
 
+    def new_network(self, seed: int) -> nn.Module:
+        """A network with new weights, the same for the same seed; torch's own random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # weights are drawn on the CPU, whatever the device
+            return self.network(self.settings, self.feature_size, self.frames)
+
     def passes(self) -> list[Pass]:
         """All passes of the run, in order."""
         raise NotImplementedError
@@ -96,7 +102,10 @@ class Method:
         return {}
 
     def begin(self, current: Pass, state: State, context: Context) -> dict[str, Any]:
-        """What comes before the steps of a pass, and is all of a pass that does not learn; entries for its history."""
+        """What comes before the steps of a pass, and is all of a pass that does not learn; entries for its history.
+
+        A method may change the weights here, and put another optimizer into `state`.
+        """
         return {}
 
     def draw(self, current: Pass, state: State) -> Drawn:

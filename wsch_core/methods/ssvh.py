@@ -43,21 +43,18 @@ class Settings(CheckedSettings):
     dataset: str = "demo"
     bits: int = 64  # k, the width of every LSTM too; 256 in the published script
     seed: int = 1
-
     epochs: int = 100
     weight_pairwise: float = 0.999
     weight_reconstruction: float = 0.001
     weight_quantisation: float = 0.2  # within the pairwise loss
     neighbours: int = 10  # K1, of each video in the features
     reach: int = 5  # K2, videos of the largest overlap whose neighbours are a video's own too
-
     learning_rate: float = 1e-4
     learning_rate_decay: float = 0.9  # over 10,000 steps
     momentum: float = 0.9
     largest_step: float = 1e-4  # of any weight: the velocity is clipped to it
     weight_decay: float = 1e-4
     batch_size: int = 256
-
     published_code: bool = False  # what the published code does, where it is not what was meant
     device: str = "auto"
     precision: str = "auto"
@@ -70,8 +67,8 @@ class Settings(CheckedSettings):
         self.require("batch_size", self.batch_size > 1, "at least 2: the network normalises over them")
         self.require("reach", self.reach <= self.neighbours + 1, "at most one more than neighbours")
         self.require("momentum", 0 <= self.momentum < 1, "a number from 0 to below 1")
-        weights = self.weight_pairwise, self.weight_reconstruction
-        self.require("weight_pairwise", any(weights), "above 0 where weight_reconstruction is 0")
+        learns = self.weight_pairwise or self.weight_reconstruction
+        self.require("weight_pairwise", bool(learns), "above 0 where weight_reconstruction is 0")
 
 
 class SSVHMethod(Method):
@@ -112,12 +109,11 @@ class SSVHMethod(Method):
     def prepare(self, context: Context, generator: torch.Generator) -> dict[str, Tensor]:
         near = nearest_videos(context.features.mean_pooled().to(context.device), self.settings.neighbours)
         graph = similar_videos(near, self.settings.reach)
-        kept = {
-            "memory": torch.zeros(self.videos, self.settings.bits),
-            "similar": torch.from_numpy(graph.indices.astype(np.int32)),
-            "offsets": torch.from_numpy(graph.indptr.astype(np.int64)),
+        return {
+            "memory": torch.zeros(self.videos, self.settings.bits, device=context.device),
+            "similar": torch.from_numpy(graph.indices.astype(np.int32)).to(context.device),
+            "offsets": torch.from_numpy(graph.indptr.astype(np.int64)).to(context.device),
         }
-        return {name: tensor.to(context.device) for name, tensor in kept.items()}
 
     def begin(self, current: Pass, state: State, context: Context) -> dict[str, Any]:
         """R^T R is carried from step to step, and made anew for each pass, so that rounding does not add up."""
@@ -149,9 +145,8 @@ class SSVHMethod(Method):
             losses["reconstruction"] = reconstruction_loss(*decoded, frames)
         if "pairwise" in weights:
             kept = state.kept
-            pairwise, kept["gram"] = pairwise_loss(
-                hashes, rows, kept["memory"], kept["gram"], kept["similar"], kept["offsets"]
-            )
+            parts = (kept[name] for name in self.kept_on_device)
+            pairwise, kept["gram"] = pairwise_loss(hashes, rows, *parts)
             losses["pairwise"] = pairwise + self.settings.weight_quantisation * quantisation_loss(hashes)
         return losses, signs(hashes[: len(rows)].detach())[None, :, None].float()
 
@@ -349,9 +344,7 @@ class ClippedSGD(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
+            for parameter in (parameter for parameter in group["params"] if parameter.grad is not None):
                 gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
                 state = self.state[parameter]
                 if "velocity" not in state:

@@ -91,10 +91,7 @@ def _training_features(dataset: Dataset, device: torch.device) -> Features | Dis
 def new_state(method: Method, device: torch.device) -> State:
     """A fresh network, optimizer and random state; torch's global random state is left as it was."""
     seed = method.settings.seed
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # weights are drawn on the CPU, whatever the device
-        model = method.network(method.settings, method.feature_size, method.frames)
-    model.to(device).train()
+    model = method.new_network(seed).to(device).train()
     return State(model, method.optimizer(model), torch.Generator().manual_seed(seed))
 
 
