@@ -11,7 +11,7 @@ from parity import ParityFile, assert_norm, assert_within, parity_files
 
 from wsch_core.methods import autossvh
 from wsch_core.methods.autossvh import AutoSSVHMethod, densities, prototype_loss
-from wsch_core.methods.layers import binarise, kmeans
+from wsch_core.methods.parts.layers import binarise, kmeans
 from wsch_core.methods.wsch.model import video_codes
 
 SIZES = {"encoder_width": "hidden", "encoder_blocks": "encoder_depth", "decoder_width": "decoder",

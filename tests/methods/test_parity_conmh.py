@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from parity import ParityFile, assert_norm, assert_within, parity_files
 
 from wsch_core.methods.conmh import ConMHMethod
-from wsch_core.methods.layers import binarise
+from wsch_core.methods.parts.layers import binarise
 from wsch_core.methods.wsch.losses import contrast_loss
 
 SIZES = {"encoder_width": "width", "encoder_blocks": "encoder_depth", "decoder_width": "decoder_width",

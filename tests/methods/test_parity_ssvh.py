@@ -16,7 +16,7 @@ import scipy.sparse
 import torch
 from shared import FIXTURES
 
-from wsch_core.methods.neighbours import nearest_videos, overlaps, similar_videos
+from wsch_core.methods.parts.similar import nearest_videos, overlaps, similar_videos
 from wsch_core.methods.ssvh import (
     SSVH,
     ClippedSGD,

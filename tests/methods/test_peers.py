@@ -82,7 +82,7 @@ def test_gradients_reach_every_parameter(tiny, method):
         of.begin(current, state, context)
         if not current.learns:
             continue
-        chosen = of.weights(current)
+        chosen = of.weights(current, state)
         for batch in visible_batches(context.features, of.draw(current, state), of.settings.batch_size, CPU):
             losses, _, codes = gradient_step(of, state, batch, chosen, context.cast)
             assert losses.keys() == chosen.keys()

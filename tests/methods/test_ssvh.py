@@ -30,15 +30,15 @@ def begun(settings, dataset):
     method.begin(current, state, context)
     drawn = method.draw(current, state)
     batches = list(visible_batches(context.features, drawn, settings.batch_size, CPU))
-    return method, state, batches, method.weights(current), context.cast
+    return method, state, batches, method.weights(current, state), context.cast
 
 
 def test_a_run_trains_and_is_evaluated(tiny):
-    run = fit(replace(TINY, epochs=12), tiny, name="r", callbacks=[])
+    run = fit(replace(TINY, epochs=6), tiny, name="r", callbacks=[])
     assert run.method is SSVHMethod
     losses = [line["losses"] for line in run.history]
     assert losses[0].keys() == {"pairwise", "reconstruction", "total"}
-    assert losses[-1]["reconstruction"] < 0.9 * losses[0]["reconstruction"]
+    assert losses[-1]["reconstruction"] < losses[0]["reconstruction"]
     # the first batches meet an empty memory, which agrees with no neighbour
     assert losses[-1]["pairwise"] < losses[1]["pairwise"]
     codes = encode(load_run("r").model(), tiny.query.features)
@@ -69,8 +69,9 @@ def test_a_run_of_the_published_code_resumes_to_the_bit_after_any_pass(tiny):
     ids=str,
 )
 def test_every_option_trains_and_differs(tiny, change):
-    plain = weights(fit(TINY, tiny, name="plain", callbacks=[]))
-    changed = weights(fit(replace(TINY, **change), tiny, name="changed", callbacks=[]))
+    short = replace(TINY, epochs=1)
+    plain = weights(fit(short, tiny, name="plain", callbacks=[]))
+    changed = weights(fit(replace(short, **change), tiny, name="changed", callbacks=[]))
     assert all(tensor.isfinite().all() for tensor in changed.values())
     assert not torch.equal(plain["lower.input"], changed["lower.input"])
 

@@ -29,13 +29,14 @@ def grouped(videos=60, noise=0.1, seed=0):
 
 def literal_neighbours(features, count):
     sums = directions(features.tensor.double()).sum(dim=1)
-    centred = directions(sums - sums.mean(dim=0))
-    similar = centred @ centred.T
+    deviation = sums.std(dim=0, correction=0)
+    described = directions((sums - sums.mean(dim=0)) / (deviation + 0.5 * deviation.mean()))
+    similar = described @ described.T
     similar.fill_diagonal_(-torch.inf)
     return similar.argsort(dim=1, descending=True)[:, :count]
 
 
-def test_neighbours_are_the_most_similar_by_centred_directions():
+def test_neighbours_are_the_most_similar_by_standardised_directions():
     features = grouped()
     found = find_neighbours(features, 7)
     assert found["neighbours"].dtype == torch.int32

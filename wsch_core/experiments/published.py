@@ -88,6 +88,13 @@ LAYOUTS: dict[str, Layout] = {
         _BLOCKS,
         {"published_code": True},
     ),
+    "s5vh": Layout(
+        "model_state_dict",
+        _one_mixer,
+        _AUTOENCODER | {"clusters": ("classifier.weight", 0)},
+        {"encoder_blocks": "encoder.blocks."},
+        {"published_code": True},
+    ),
     "bth": Layout(
         "",
         _of_bth,
@@ -97,13 +104,6 @@ LAYOUTS: dict[str, Layout] = {
             "encoder_width": ("frame_map.weight", 0),
         },
         {},
-    ),
-    "s5vh": Layout(
-        "model_state_dict",
-        _one_mixer,
-        _AUTOENCODER | {"clusters": ("classifier.weight", 0)},
-        {"encoder_blocks": "encoder.blocks."},
-        {"published_code": True},
     ),
 }
 

@@ -18,8 +18,8 @@ METHODS: dict[str, type[Method]] = {  # by the name that settings.json and noteb
     "wsch": WSCHMethod,
     "conmh": ConMHMethod,
     "autossvh": AutoSSVHMethod,
-    "ssvh": SSVHMethod,
     "bth": BTHMethod,
+    "ssvh": SSVHMethod,
     "s5vh": S5VHMethod,
 }
 DEFAULT = "wsch"  # also of runs whose settings.json names none: they are older than the other methods

@@ -30,8 +30,8 @@ from ..data.loader import Batch
 from ..storage.words import shortened
 from . import conmh
 from .conmh import NETWORK_SETTINGS, ConMH, ConMHMethod, reconstruction_loss, through
-from .layers import binarise, initialise, kmeans, nearest_centers
 from .method import Context, Pass, State, step_generator
+from .parts.layers import binarise, initialise, kmeans, nearest_centers
 from .wsch.model import video_codes
 
 ITERATIONS, RESTARTS, PER_CLUSTER = 20, 5, 200  # of k-means; points of each cluster it looks at, at most

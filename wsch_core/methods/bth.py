@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.loader import Batch, Drawn
-from .anchors import NEAREST, Neighbours, find_anchors, nearest_anchors
-from .layers import binarise, sinusoids, step_decay
 from .method import Context, Method, Pass, State, step_generator
+from .parts.layers import binarise, sinusoids, step_decay
+from .parts.neighbours import NEAREST, Neighbours, find_anchors, nearest_anchors
 from .settings import MOST_PASSES, CheckedSettings
 from .wsch.model import majority
 
@@ -205,9 +205,9 @@ class BTHMethod(Method):
             nearest = state.kept["nearest"]
             neighbours = Neighbours(nearest, state.kept["distances"], len(state.kept["anchors"]))
             similar = torch.rand(self.videos, generator=generator) < 0.5
-            partners = neighbours.partners(videos[0], similar, generator, alone=not settings.published_code)
-            videos = torch.stack([videos[0], partners])
-            more = {"similar": torch.where(similar, 1.0, -1.0), "anchor": nearest[videos, 0].T}
+            partners = neighbours.partners(similar, generator, alone=not settings.published_code)
+            videos = torch.stack([videos[0], partners[videos[0]]])
+            more = {"similar": torch.where(similar, 1.0, -1.0)[videos[0]], "anchor": nearest[videos, 0].T}
         own = torch.arange(self.frames).expand(*videos.shape, -1)
         chance = torch.rand(own.shape, generator=generator)
         replaced = (chance >= settings.zeroed) & (chance < settings.zeroed + settings.replaced)

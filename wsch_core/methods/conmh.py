@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.loader import Batch, Drawn
-from .layers import EPSILON, Block, binarise, initialise, mask_token, sinusoids, step_decay
 from .method import Method, Pass, State
+from .parts.layers import EPSILON, Block, binarise, initialise, mask_token, sinusoids, step_decay
 from .settings import CheckedSettings
 from .wsch.losses import contrast_loss
 from .wsch.model import majority, video_codes

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from ..data.loader import Batch, Drawn
 from .baselines import leading_directions
-from .hash_centers import enough_rows, spread_centers
-from .layers import EPSILON, binarise, initialise, kmeans, mask_token, sinusoids
-from .mamba import Mixer
 from .method import Context, Method, Pass, State, step_generator
+from .parts.hash_centers import enough_rows, spread_centers
+from .parts.layers import EPSILON, binarise, initialise, kmeans, mask_token, sinusoids
+from .parts.mamba import Mixer
 from .settings import CheckedSettings
 from .wsch.losses import contrast_loss
 from .wsch.model import majority, video_codes
@@ -184,7 +184,8 @@ class S5VHMethod(Method):
             codes = binarise(model.prebinary(visible, seen, kept_blocks[:, : views * count]))
             reconstructions = model.reconstruct(codes, seen, unseen)
         # 1. every hidden frame, in both views
-        losses["reconstruction"] = views * F.mse_loss(reconstructions.float(), batch.hidden.flatten(0, 1))
+        errors = (reconstructions.float() - batch.hidden.flatten(0, 1)).square().unflatten(0, (views, count))
+        losses["reconstruction"] = errors.flatten(1).mean(dim=1).sum()
         # 2. two views of a video agree, those of two videos do not
         if "contrast" in weights:
             of_videos = video_codes(codes).unflatten(0, (views, count))

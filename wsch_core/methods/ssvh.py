@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ..data.loader import Batch, Drawn
 from .method import Context, Method, Pass, State
-from .neighbours import nearest_videos, similar_videos
+from .parts.similar import nearest_videos, similar_videos
 from .settings import CheckedSettings
 
 TINY = 1e-10  # in the batch normalisation, beside the variance and beside the deviation

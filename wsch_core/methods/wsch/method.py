@@ -16,7 +16,7 @@ from .centers import find_centers
 from .cycle import STAGES, TASKS, passes
 from .losses import cluster_loss, contrast_loss, reconstruction_loss, sum_of_directions
 from .model import WSCH, video_codes
-from .neighbours import find_neighbours, similarity_loss
+from .neighbours import describe, find_neighbours, similarity_loss
 from .settings import NETWORK_SETTINGS, RECIPES, Settings
 from .views import check_views, draw_views, hidden_count
 
@@ -33,7 +33,7 @@ class WSCHMethod(Method):
     Settings = Settings
     recipes = RECIPES
     stages, tasks = STAGES, TASKS
-    kept_on_device = ("centers", "descriptor_mean")
+    kept_on_device = ("centers", "descriptor_mean", "descriptor_scale")
 
     def __init__(self, settings: Settings, videos: int, frames: int, feature_size: int):
         super().__init__(settings, videos, frames, feature_size)
@@ -128,7 +128,8 @@ class WSCHMethod(Method):
             of_videos = video_codes(codes.flatten(0, 1)).unflatten(0, (len(codes), -1))
             losses["contrast"] = contrast_loss(of_videos, settings.contrast_temperature, settings.tau_plus)
         if "similarity" in weights:
-            descriptors = (batch.sums - state.kept["descriptor_mean"]).expand(len(codes), -1, -1)
+            descriptors = describe(batch.sums, state.kept["descriptor_mean"], state.kept["descriptor_scale"])
+            descriptors = descriptors.expand(len(codes), -1, -1)
             losses["similarity"] = similarity_loss(video_codes(codes.flatten(0, 1)), descriptors.flatten(0, 1))
         return losses, codes.detach()
 

@@ -1,25 +1,29 @@
 """Nearest training videos whose frames may stand for a video's own, and how far they can be trusted.
 
-Videos are compared by the cosine of their centred descriptors: the sum of the directions of their frames, less the mean of
-these sums over the training set. No label is read. Neighbours tell what belongs together where the features know the
-world, and mislead where they do not. What tells the two apart is whether both halves of a video have the same neighbours:
-on features of an image network about two of three are the same, on features of noisy or made-up frames few are.
+Videos are compared by the cosine of their descriptors: the sum of the directions of their frames, each channel centred by
+its mean over the training set and divided by its deviation there, softened by half of the mean deviation. No label is
+read. Neighbours tell what belongs together where the features know the world, and mislead where they do not. What tells
+the two apart is whether both halves of a video have the same neighbours: on features of an image network about two of
+three are the same, on features of noisy or made-up frames few are.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...data.disk import DiskFeatures
-from ...data.features import Features, chunk_videos, direction_sums, spread
-from ..neighbours import nearest_videos
+from ...data.features import SMALLEST_NORM, Features, chunk_videos, direction_sums, spread
+from ..parts.similar import nearest_videos
 
 MISLEADING, TRUSTED = 0.5, 0.6  # agreement up to which neighbours are left alone, and from which they are always taken
 COMPARED = 10  # neighbours of the two halves
 MOST_HALVED = 10_000  # videos, spread over the training set, by whose halves neighbours are judged
 MOST_EXACT = 100_000  # videos up to which all pairs are compared
+SOFTENED = 0.5  # of the mean deviation is added to each channel's, so that channels that hardly vary stay small
 PRINCIPAL, PROBES = 128, 16  # beyond: directions that are kept, and inverted lists that are searched
 
 
@@ -27,18 +31,35 @@ def find_neighbours(features: Features | DiskFeatures, count: int) -> dict[str, 
     """What is prepared once from the training features, on the CPU.
 
     "neighbours": (videos, k) int32, the k = min(count, videos - 1) nearest other videos
-    "descriptor_mean": (D,) the mean direction sum, by which descriptors are centred
+    "descriptor_mean", "descriptor_scale": (D,) what turns direction sums into descriptors, see `describe`
     "agreement": the share of nearest videos that both halves of a video have in common; "trust": see `trust_in`
     """
     count = min(count, len(features) - 1)
-    mean = torch.stack([chunk.sum(dim=0) for chunk in _sums(features)]).sum(dim=0) / len(features)
+    mean, scale = moments(_sums(features), len(features))
+    described = (describe(sums, mean, scale) for sums in _sums(features))
     if len(features) <= MOST_EXACT:
-        near = nearest_videos(torch.cat(list(_sums(features))) - mean, count)[:, 1:]
+        near = nearest_videos(torch.cat(list(described)), count)[:, 1:]
     else:
-        near = _nearest_of_many(features, mean, count)
+        near = _nearest_of_many(features, mean, scale, count)
     agreement = torch.tensor(halves_agree(features))
-    kept = {"neighbours": near.int().contiguous(), "descriptor_mean": mean, "agreement": agreement}
-    return kept | {"trust": torch.tensor(trust_in(agreement.item()))}
+    kept = {"neighbours": near.int().contiguous(), "descriptor_mean": mean, "descriptor_scale": scale}
+    return kept | {"agreement": agreement} | {"trust": torch.tensor(trust_in(agreement.item()))}
+
+
+def describe(sums: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Direction sums (..., D) -> descriptors (..., D)."""
+    return (sums - mean) * scale
+
+
+def moments(sums: Iterable[Tensor], videos: int) -> tuple[Tensor, Tensor]:
+    """Of direction sums (some, D) at a time: their mean, and what centred sums are multiplied by, both (D,)."""
+    first, second = 0, 0
+    for some in sums:
+        first, second = first + some.double().sum(dim=0), second + some.double().square().sum(dim=0)
+    mean = first / videos
+    deviation = (second / videos - mean.square()).clamp_min(0).sqrt()
+    softened = (deviation + SOFTENED * deviation.mean()).clamp_min(SMALLEST_NORM)
+    return mean.float(), softened.reciprocal().float()
 
 
 def trust_in(agreement: float) -> float:
@@ -59,13 +80,13 @@ def halves_agree(features: Features | DiskFeatures) -> float:
               for some in rows.split(step)]  # fmt: skip
     lists = []
     for sums in map(torch.cat, zip(*halves, strict=True)):
-        lists.append(nearest_videos(sums - sums.mean(dim=0), COMPARED)[:, 1:])
+        lists.append(nearest_videos(describe(sums, *moments([sums], videos)), COMPARED)[:, 1:])
     same = (lists[0].unsqueeze(2) == lists[1].unsqueeze(1)).sum().item() / (videos * COMPARED)
     return (same - chance) / (1 - chance)
 
 
 def similarity_loss(codes: Tensor, descriptors: Tensor) -> Tensor:
-    """The mean squared difference between the cosines of codes and of centred descriptors, over all pairs of views.
+    """The mean squared difference between the cosines of codes and of descriptors, over all pairs of views.
 
     codes: (n, b) normalised; descriptors: (n, D), of the video that each view shows. In [0, 4].
     """
@@ -79,14 +100,15 @@ def _sums(features: Features | DiskFeatures):
         yield features.gather_sums(some.to(features.device)).cpu()
 
 
-def _nearest_of_many(features: Features | DiskFeatures, mean: Tensor, count: int) -> Tensor:
+def _nearest_of_many(features: Features | DiskFeatures, mean: Tensor, scale: Tensor, count: int) -> Tensor:
     """As `nearest_videos`, approximately: by the principal directions of the descriptors, in inverted lists.
 
     All pairs would take hours, and all descriptors more memory than there may be.
     """
-    scatter = sum((chunk - mean).T @ (chunk - mean) for chunk in _sums(features))
+    scatter = sum(some.T @ some for some in (describe(sums, mean, scale) for sums in _sums(features)))
     principal = torch.linalg.eigh(scatter.double()).eigenvectors[:, -PRINCIPAL:].float()
-    points = F.normalize(torch.cat([(chunk - mean) @ principal for chunk in _sums(features)]), dim=1).numpy()
+    points = [describe(sums, mean, scale) @ principal for sums in _sums(features)]
+    points = F.normalize(torch.cat(points), dim=1).numpy()
     import faiss  # only here: few sets are so large
 
     lists = round(4 * len(points) ** 0.5)

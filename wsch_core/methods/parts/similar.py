@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy  # whose parts are loaded when first used
+import scipy
 import torch
 from torch import Tensor
 
-from ..data.features import SMALLEST_NORM
+from ...data.features import SMALLEST_NORM
 
 COSINES, OVERLAPS = 2**26, 2**23  # computed at a time
 

@@ -12,7 +12,7 @@ import math
 import random
 
 import numpy as np
-import scipy.linalg
+import scipy
 
 SEED = 80  # of the published code, for Python and NumPy
 REDRAWN = 10  # times that its rows beyond the Hadamard matrix are drawn
