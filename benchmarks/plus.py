@@ -10,38 +10,46 @@ has one thread, as many run at a time as there are cores, and the tables are pri
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import plus_sets
+from recipe_rows import (
+    KNOWN,
+    KS,
+    LIGHT,
+    RATE,
+    SHORT,
+    TWICE,
+    WITHOUT_NEIGHBOURS,
+    Row,
+    changes_of,
+    difference,
+    measure_all,
+    missing,
+    numbers,
+    read_rows,
+    work_in,
+)  # fmt: skip
 
-from wsch_core.experiments.compare import mean_interval, paired_difference
-from wsch_core.methods import recipe_settings
+from wsch_core.experiments.compare import mean_interval
 from wsch_core.storage.words import unknown_name
 
 # What is compared: "published" is the method with the settings its data set asks for; the others lie between it and "plus".
-RATE = {"learning_rate": 1e-3, "learning_rate_schedule": "cosine"}
-SHORT, LIGHT = {"views": 4, "masking_ratio": 0.8}, {"weight_reconstruction": 0.1}
-TWICE = {"cycle": "centers, cluster+contrast, cluster+contrast"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "published": {},
     "plus": {"recipe": "plus"},
+    "plus without neighbours": WITHOUT_NEIGHBOURS,
     "learning rate": RATE,
-    "plus without four short views": RATE | TWICE | LIGHT,
-    "plus without contrast twice": RATE | SHORT | LIGHT,
-    "plus without light reconstruction": RATE | SHORT | TWICE,
-    "plus without learning rate": SHORT | TWICE | LIGHT,
+    "without neighbours, without four short views": RATE | TWICE | LIGHT,
+    "without neighbours, without contrast twice": RATE | SHORT | LIGHT,
+    "without neighbours, without light reconstruction": RATE | SHORT | TWICE,
+    "without neighbours, without learning rate": SHORT | TWICE | LIGHT,
 }
 # Of the demo set's features there are two sets of labels: one run is measured with both.
 LABELLED = {"demo": ("demo", "demo-motion")}
-KS = (5, 20, 100)
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -56,7 +64,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
     sets, variants = [*filter(None, given.sets.split(","))], given.variants.split(",")
-    bits, seeds = [[int(word) for word in text.split(",")] for text in (given.bits, given.seeds)]
+    bits, seeds = numbers(given.bits), numbers(given.seeds)
     for kind, names, all_known in (
         ("set", sets, ["demo", *plus_sets.GENERATED]),
         ("variant", variants, list(VARIANTS)),
@@ -64,55 +72,19 @@ def main() -> None:
         for name in names:
             if name not in all_known:
                 parser.error(unknown_name(kind, name, all_known))
-    os.environ |= {
-        "WSCH_DATA": str(given.out.absolute() / "data"),
-        "WSCH_OUTPUTS": str(given.out.absolute()),
-        "OMP_NUM_THREADS": "1",
-    }
+    work_in(given.out)
     if given.clips:
         sets.append("clips")
         plus_sets.cut_clips(given.out / "data", given.clips)
     for name in set(sets) & set(plus_sets.GENERATED):
         plus_sets.generate(given.out / "data", name)
-    known = given.out / "results.jsonl"
-    rows = read_rows(known)
-    jobs = list(missing(rows, sets, bits, seeds, variants))
-    with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:
-        for found in pool.map(measure, jobs):
-            rows += found
-            with known.open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in found)
-            print(*(describe(row) for row in found), sep="\n", flush=True)
+    known = given.out / KNOWN
+    rows = read_rows(known, VARIANTS)
+    rows += measure_all(known, list(missing(rows, sets, bits, seeds, variants)), measure, given.workers)
     wanted = [one for name in sets for one in LABELLED.get(name, (name,))]
     for variant in variants:
         if variant != given.against:
             print(f"\n{table(rows, wanted, bits, variant, given.against)}")
-
-
-def read_rows(path: Path) -> list[Row]:
-    """What was measured before, with what the variants change today; half a last line, after a kill, is taken away."""
-    if not path.exists():
-        return []
-    whole = path.read_text().rpartition("\n")[0]
-    path.write_text(whole + "\n" if whole else "")
-    rows = [json.loads(line) for line in whole.splitlines()]
-    return [row for row in rows if row["variant"] in VARIANTS and row["changes"] == changes_of(row["variant"])]
-
-
-def changes_of(variant: str) -> dict[str, Any]:
-    changes = dict(VARIANTS[variant])
-    return recipe_settings(changes.pop("recipe", None)) | changes
-
-
-def missing(rows: Sequence[Row], sets, bits, seeds, variants) -> Iterator[tuple]:
-    """The runs that were not measured yet, seed by seed, so that early results already compare."""
-    known = {(row["set"], row["bits"], row["seed"], row["variant"]) for row in rows}
-    for seed in seeds:
-        for length in bits:
-            for name in sets:
-                for variant in variants:
-                    if (name, length, seed, variant) not in known:
-                        yield name, length, seed, variant
 
 
 def measure(job: tuple[str, int, int, str]) -> list[Row]:
@@ -126,7 +98,8 @@ def measure(job: tuple[str, int, int, str]) -> list[Row]:
     name, bits, seed, variant = job
     torch.set_num_threads(1)
     data = load_dataset(name)
-    settings = settings_for(data, bits=bits, seed=seed, device="cpu", **VARIANTS[variant])
+    variant_of = {"recipe": "published"} | VARIANTS[variant]  # whichever recipe the data set asks for
+    settings = settings_for(data, bits=bits, seed=seed, device="cpu", **variant_of)
     run, _ = complete_run(settings, data, callbacks=[], baselines=())
     codes = {split: found for split, (found, _) in run.load_codes().items()}
     seconds = sum(entry["seconds"] for entry in run.history)
@@ -135,15 +108,15 @@ def measure(job: tuple[str, int, int, str]) -> list[Row]:
         data = load_dataset(labelled)
         found = evaluate(codes["query"], codes["database"], data.query.labels, data.database.labels, ks=KS)
         values = [float(value) for value in found.expected]
-        what = {"set": labelled, "bits": bits, "seed": seed, "variant": variant, "changes": changes_of(variant)}
+        what = {
+            "set": labelled,
+            "bits": bits,
+            "seed": seed,
+            "variant": variant,
+            "changes": changes_of(VARIANTS[variant]),
+        }
         rows.append(what | {"map": values, "seconds": seconds})
     return rows
-
-
-def describe(row: Row) -> str:
-    values = "  ".join(f"{value:.3f}" for value in row["map"])
-    what = f"{row['set']:<12}{row['bits']:>4} bits  seed {row['seed']}  {row['variant']:<34}"
-    return f"{what}mAP@5, 20, 100: {values}  {row['seconds']:.0f} s"
 
 
 def table(
@@ -168,10 +141,9 @@ def table(
 def cells(place: int, of_variant: dict[int, list[float]], of_other: dict[int, list[float]]) -> str:
     """At one depth, from mAP by seed: the other's mean, the variant's, and the paired difference."""
     ours, theirs = ({seed: values[place] for seed, values in one.items()} for one in (of_variant, of_other))
-    mean, half = paired_difference(ours, theirs)
     base = mean_interval([theirs[seed] for seed in ours if seed in theirs])[0]
-    interval = "" if math.isnan(half) else f" ± {half / base:.1%}"  # one seed says nothing of its own spread
-    return f"{base:.3f} | {base + mean:.3f} | {mean / base:+.1%}{interval}"
+    mean = mean_interval([ours[seed] for seed in ours if seed in theirs])[0]
+    return f"{base:.3f} | {mean:.3f} | {difference(ours, theirs)}"
 
 
 if __name__ == "__main__":
