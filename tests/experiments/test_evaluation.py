@@ -112,7 +112,7 @@ def test_report_prints_the_table_and_the_paths(run, tiny, capsys, tmp_path):
     main(["r", "--notebook", str(notebook)])
     printed = capsys.readouterr().out
     assert "tiny, 16 bits, run r" in printed
-    assert f"{run.metrics['methods']['LSH']['expected'][1]:9.3f}" in printed
+    assert f"{run.metrics['methods']['LSH']['expected'][0]:9.3f}" in printed
     assert str(notebook) in printed
     assert str(run.folder) in printed
 

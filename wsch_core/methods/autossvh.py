@@ -254,8 +254,10 @@ class AutoSSVHMethod(ConMHMethod):
             "prototypes": (clusters, network.bits), "densities": (clusters,),
             "counts": (clusterings,), "assignment": (clusterings, self.videos),
         }  # fmt: skip
-        fits = all(kept[name].shape == shape for name, shape in shapes.items()) and (counts > 0).all()
-        if not fits or assignment.dtype != torch.int64 or not ((assignment >= 0) & (assignment < clusters)).all():
+        fits = all(kept[name].shape == shape for name, shape in shapes.items()) and assignment.dtype == torch.int64
+        ends = counts.cumsum(0).unsqueeze(1)
+        inside = fits and (assignment < ends) & (assignment >= ends - counts.unsqueeze(1))
+        if not fits or not inside.all() or not (kept["prototypes"].isfinite().all() and (kept["densities"] >= 0).all()):
             raise ValueError("the clusters are not those of these videos and this network")
 
 

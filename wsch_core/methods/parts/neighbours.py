@@ -16,10 +16,15 @@ ROWS = 1024  # videos whose pairs are looked at together
 
 
 def find_anchors(latents: Tensor, count: int, generator: torch.Generator, repeated: bool = False) -> Tensor:
-    """k-means of latents (N, H) from so many of them, drawn at random: (K, H), K at most `count`."""
+    """k-means of latents (N, H) from so many of them, drawn at random: (K, H), K at most `count`.
+
+    repeated: drawn with replacement; those drawn twice lose a cluster
+    """
     videos = len(latents)
-    start = torch.randint(videos, (count,), generator=generator) if repeated else None
-    start = torch.randperm(videos, generator=generator)[:count] if start is None else start
+    if repeated:
+        start = torch.randint(videos, (count,), generator=generator)
+    else:
+        start = torch.randperm(videos, generator=generator)[:count]
     return kmeans(latents, latents[start.to(latents.device)], ITERATIONS)[0]
 
 
