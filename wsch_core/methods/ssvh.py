@@ -78,6 +78,7 @@ class SSVHMethod(Method):
     name = "SSVH"
     Settings = Settings
     stages, tasks = ("training",), ("pairwise",)
+    optimizer_state = ("velocity",)
     kept_on_device = ("memory", "gram", "similar", "offsets")
 
     def __init__(self, settings: Settings, videos: int, frames: int, feature_size: int):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy  # whose parts are loaded when first used
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from .layers import kmeans
@@ -55,14 +55,16 @@ class Neighbours:
             squares, c = distances[:, :k].square(), distances[:, k - 1].mean().square()
             values = (-squares / c.clamp_min(torch.finfo(torch.float64).tiny)).softmax(dim=1)
             columns, starts = nearest[:, :k].flatten().numpy(), np.arange(0, k * self.videos + 1, k)
-            self.entries[k] = csr_array((values.flatten().numpy(), columns, starts), shape=(self.videos, anchors))
+            self.entries[k] = scipy.sparse.csr_array(
+                (values.flatten().numpy(), columns, starts), shape=(self.videos, anchors)
+            )
             mass = self.entries[k].sum(axis=0)
             self.shares[k] = (self.entries[k] / np.where(mass > 0, mass, 1)).T.tocsr()  # a row without videos stays 0
 
-    def tags(self, first: int, last: int) -> csr_array:
+    def tags(self, first: int, last: int) -> scipy.sparse.csr_array:
         """The tags of a range of videos with all videos: (last - first, N), sparse, columns ascending."""
         alike = {k: (self.entries[k][first:last] @ self.shares[k] > ALIKE).astype(np.int8) for k in (3, 4, 5)}
-        tags = csr_array(alike[3] + 2 * (alike[5] - alike[4]))
+        tags = scipy.sparse.csr_array(alike[3] + 2 * (alike[5] - alike[4]))
         tags.eliminate_zeros()
         tags.sort_indices()
         return tags
