@@ -123,8 +123,9 @@ class TestMaps:
         moved = maps.replace(first, coordinates=(first.coordinates @ turn * 3 + 5).astype(np.float32))
         assert np.allclose(maps.aligned([first, moved])[1].coordinates, first.coordinates, atol=1e-4)
 
-    def test_what_nobody_asked_for_is_left_out_where_it_cannot_be_made(self, run, setup, laid_out, capsys):
+    def test_what_nobody_asked_for_is_left_out_where_it_cannot_be_made(self, tiny, setup, laid_out, capsys):
         """16 bits are more than these features have directions."""
+        run = fit(Settings(**TINY), tiny, "wide", callbacks=[])
         assert [shown.title for shown in maps.compared_maps([], run, setup)] == ["LSH, 16 bits"]
         assert re.search(r"ITQ is left out: .* Shown is LSH\.", capsys.readouterr().out)
         with pytest.raises(ValueError, match="needs 16"):

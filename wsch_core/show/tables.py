@@ -132,9 +132,14 @@ def write_tables(folder: Path, name: str, frame: pd.DataFrame) -> list[Path]:
     Returns both paths. The index is left out; in LaTeX, texts are escaped and a missing number is a dash.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {".csv": frame.map(as_cell).rename(columns=as_cell).to_csv(index=False), ".tex": latex(frame)}
+    texts = {
+        ".csv": frame.map(as_cell).rename(columns=as_cell).to_csv(index=False, lineterminator="\r\n"),
+        ".tex": latex(frame),
+    }
     for ending, text in texts.items():
-        write_whole(folder / f"{name}{ending}", lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        write_whole(
+            folder / f"{name}{ending}", lambda path, text=text: path.write_text(text, encoding="utf-8", newline="")
+        )
     return [folder / f"{name}{ending}" for ending in texts]
 
 
