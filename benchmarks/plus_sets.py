@@ -143,7 +143,7 @@ def cut_clips(folder: Path, clips: Path) -> None:
     part of the clip's time. Clips whose names agree up to the first "_" are one class: copies of a scene.
     """
     from wsch_core.videos.decode import EXTENSIONS, read_clip
-    from wsch_core.videos.extract import load_extractor
+    from wsch_core.videos.extractors.extract import load_extractor
 
     extractor, rng = load_extractor("demo", "cpu"), np.random.default_rng(0)
     found: dict[str, list[np.ndarray]] = {}

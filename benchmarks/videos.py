@@ -86,7 +86,7 @@ def write_resnet(folder: Path) -> str:
 @contextmanager
 def without_onnx_runtime() -> Iterator[None]:
     """As on a machine where it is not installed."""
-    from wsch_core.videos import extract, runtime
+    from wsch_core.videos.extractors import extract, runtime
 
     extract._load.cache_clear()
     with patch.object(runtime, "find_spec", lambda name: None):
@@ -98,7 +98,7 @@ def measure(name: str, clips: Path, extractor: str) -> dict[str, float]:
     from wsch_core import fit, load_dataset, settings_for
     from wsch_core.show.gallery.gallery import Gallery, methods_for
     from wsch_core.videos import import_videos
-    from wsch_core.videos.extract import load_extractor
+    from wsch_core.videos.extractors.extract import load_extractor
 
     start = time.perf_counter()
     load_extractor(extractor)

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from wsch_core.videos import efficientnet, extract, runtime
 from wsch_core.videos.describe import describe
-from wsch_core.videos.efficientnet import PREPARATION, EfficientNetLite0, read_weights
-from wsch_core.videos.extract import load_extractor
+from wsch_core.videos.extractors import efficientnet, extract, runtime
+from wsch_core.videos.extractors.efficientnet import PREPARATION, EfficientNetLite0, read_weights
+from wsch_core.videos.extractors.extract import load_extractor
 
 REAL = Path(os.environ.get("WSCH_REAL", "") or "real-features-are-not-here")
 # Of these some packets hold no frame. The features in WSCH_REAL count frames there, where an import goes by time.

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from wsch_core.data.definition import ExtractorRecord
 from wsch_core.data.demo import build as demo
 from wsch_core.data.demo import frames as demo_frames
-from wsch_core.videos import extract
-from wsch_core.videos.extract import check_same, load_extractor
-from wsch_core.videos.prepare import KEYFRAME, keyframe, read_preparation
+from wsch_core.videos.extractors import extract
+from wsch_core.videos.extractors.extract import check_same, load_extractor
+from wsch_core.videos.extractors.prepare import KEYFRAME, keyframe, read_preparation
 
 RESNET = {
     "crop_pct": 0.875, "do_normalize": True, "do_resize": True, "feature_extractor_type": "ConvNextFeatureExtractor",
@@ -262,7 +262,7 @@ class TestHuggingFace:
 
     def test_offline_says_soon_what_to_do(self, tmp_path):
         """In a process of its own, whose way to the network leads nowhere."""
-        code = "from wsch_core.videos.extract import load_extractor; load_extractor('microsoft/resnet-50', 'cpu')"
+        code = "from wsch_core.videos.extractors import extract; extract.load_extractor('microsoft/resnet-50', 'cpu')"
         nowhere = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
         done = subprocess.run(
             [sys.executable, "-c", code], env=os.environ | nowhere, capture_output=True, text=True, timeout=120

@@ -24,7 +24,7 @@ from wsch_core.show.gallery.gallery import Gallery, methods_for
 from wsch_core.videos import build, extract, import_videos
 from wsch_core.videos.assemble import default_settings
 from wsch_core.videos.describe import describe
-from wsch_core.videos.extract import load_extractor
+from wsch_core.videos.extractors.extract import load_extractor
 
 CLIPS = Path(os.environ.get("WSCH_CLIPS", "") or "clips-are-not-here")
 SMALL = {

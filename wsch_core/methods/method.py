@@ -11,6 +11,7 @@ step (`step_generator`), and lies in the network, the optimizer or `State.kept`:
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -59,8 +60,8 @@ class Context:
     cast: torch.autocast
 
 
-class Method:
-    """One method, for one run. What raises NotImplementedError below must be given; the rest has the usual answer."""
+class Method(ABC):
+    """One method, for one run. What is abstract must be given; the rest has the usual answer."""
 
     name: ClassVar[str]  # in tables and figures
     Settings: ClassVar[type]  # a frozen dataclass of `CheckedSettings`, the published values as its defaults
@@ -75,10 +76,10 @@ class Method:
         self.settings, self.videos, self.frames, self.feature_size = settings, videos, frames, feature_size
 
     @classmethod
+    @abstractmethod
     def network(cls, settings: Any, feature_size: int, frames: int) -> nn.Module:
         """A network with new weights, drawn from torch's default generator. It has `bits`, and `encode`: whole videos
         (batch, L, D) -> codes for retrieval (batch, b), int8 of ±1, always computed in float32."""
-        raise NotImplementedError
 
     def new_network(self, seed: int) -> nn.Module:
         """A network with new weights, the same for the same seed; torch's own random state is left as it was."""
@@ -86,9 +87,9 @@ class Method:
             torch.default_generator.manual_seed(seed)  # weights are drawn on the CPU, whatever the device
             return self.network(self.settings, self.feature_size, self.frames)
 
+    @abstractmethod
     def passes(self) -> list[Pass]:
         """All passes of the run, in order."""
-        raise NotImplementedError
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(network.parameters(), lr=self.settings.learning_rate, fused=True)
@@ -108,14 +109,15 @@ class Method:
         """
         return {}
 
+    @abstractmethod
     def draw(self, current: Pass, state: State) -> Drawn:
         """Which frames of which videos the steps of a learning pass see, drawn with `state.generator`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weights(self, current: Pass, state: State) -> dict[str, float]:
         """The losses that a pass learns, with their weights; what weighs nothing is left out, and not computed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def losses(
         self, batch: Batch, weights: Mapping[str, float], state: State, cast: torch.autocast
     ) -> tuple[dict[str, Tensor], Tensor]:
@@ -123,10 +125,12 @@ class Method:
 
         A method may change `state.kept` here: what it holds of the batch's videos.
         """
-        raise NotImplementedError
 
     def check_kept(self, kept: Mapping[str, Tensor], network: nn.Module) -> None:
-        """Refuse what a checkpoint claims was kept, where it cannot be (ValueError)."""
+        """Refuse what a checkpoint claims was kept, where it cannot be (ValueError): here, what is not finite."""
+        broken = [name for name, tensor in kept.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+        if broken:
+            raise ValueError(f"{broken[0]} is not finite")
 
     def steps_in_pass(self) -> int:
         """Gradient steps of a pass in which every training video is taken once."""

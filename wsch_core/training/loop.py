@@ -119,11 +119,8 @@ class _Loop:
     def learn(self, current: Pass) -> dict:
         """Take a gradient step for every batch of what the method draws."""
         method, state, device = self.method, self.state, self.context.device
-        drawn, weights, batch_size = (
-            method.draw(current, state),
-            method.weights(current, state),
-            method.settings.batch_size,
-        )
+        batch_size, weights = method.settings.batch_size, method.weights(current, state)
+        drawn = method.draw(current, state)
         names, steps = [*weights, "total"], torch.arange(drawn.frames.shape[1]).split(batch_size)
         sizes = torch.tensor([len(step) for step in steps], device=device)
         recorded = torch.zeros(len(steps), len(names), device=device)

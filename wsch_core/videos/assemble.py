@@ -21,7 +21,7 @@ import scipy.io
 from ..data.definition import SPLITS, Definition, read_definition
 from ..storage.files import TEMPORARY, one_line, write_whole
 from .definition_text import update_definition, write_definition
-from .extract import Extractor
+from .extractors.extract import Extractor
 from .labels import Labels
 from .stored import Row, made_by, read_rows, write_rows
 

@@ -31,7 +31,7 @@ from ..storage.lines import counted
 from ..storage.paths import data_folder
 from .assemble import Plan, clean, same_as, write_set
 from .describe import Seen, see
-from .extract import DEFAULT, Extractor, check_same, load_extractor
+from .extractors.extract import DEFAULT, Extractor, check_same, load_extractor
 from .folder import Found, LeftOut, VideoFile, find_videos, identical_files
 from .labels import FOLDERS, SHARES, SMALL, Labels, parse_shares, read_labels, split_of
 from .official import Official, read_official

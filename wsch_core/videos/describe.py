@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from .decode import read_clip
-from .extract import Extractor
-from .prepare import keyframe
+from .extractors.extract import Extractor
+from .extractors.prepare import keyframe
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data.definition import Definition
 from .describe import describe
-from .extract import extractor_of
+from .extractors.extract import extractor_of
 
 
 def query_video(path: Path | str, definition: Definition, device: str = "auto") -> tuple[np.ndarray, np.ndarray]:

@@ -24,9 +24,9 @@ from ..storage.files import write_whole
 from ..storage.hdf5 import check_storage, find, hdf5_image, open_hdf5, read_attribute, read_slice, read_texts
 from ..storage.words import one_line
 from .decode import DECODING_VERSION
-from .extract import Extractor
+from .extractors.extract import Extractor
+from .extractors.prepare import KEYFRAME
 from .folder import VideoFile
-from .prepare import KEYFRAME
 
 PARTS = ".parts"  # the folder of single videos, below the data set's
 MOST_ATTRIBUTES = 100

@@ -124,15 +124,15 @@ class WSCHMethod(Method):
         if "cluster" in weights:
             centers = state.kept["centers"]
             losses["cluster"] = cluster_loss(codes, centers, settings.cluster_temperature, settings.cluster_targets)
-        # where neighbours are trusted, views are of different videos, and what is compared is what will be retrieved
+        # beside similarities, codes are compared as they will be retrieved
         in_whole = retrieved_codes if "similarity" in weights else video_codes
-        of_videos = in_whole(codes.flatten(0, 1)).unflatten(0, (len(codes), -1))
         if "contrast" in weights:
+            of_videos = in_whole(codes.flatten(0, 1)).unflatten(0, (len(codes), -1))
             losses["contrast"] = contrast_loss(of_videos, settings.contrast_temperature, settings.tau_plus)
         if "similarity" in weights:
             descriptors = describe(batch.sums, state.kept["descriptor_mean"], state.kept["descriptor_scale"])
-            descriptors = descriptors.expand(len(codes), -1, -1)
-            losses["similarity"] = similarity_loss(of_videos.flatten(0, 1), descriptors.flatten(0, 1))
+            of_views = descriptors.expand(len(codes), -1, -1).flatten(0, 1)
+            losses["similarity"] = similarity_loss(in_whole(codes.flatten(0, 1)), of_views)
         return losses, codes.detach()
 
     def reconstruct(
@@ -160,6 +160,7 @@ class WSCHMethod(Method):
         return codes.unflatten(0, (views, -1)), reconstructions, targets
 
     def check_kept(self, kept: Mapping[str, Tensor], network: WSCH) -> None:
+        super().check_kept(kept, network)
         centers = kept.get("centers")
         if centers is not None and (centers.shape[1:] != (network.bits,) or not (centers.abs() == 1).all()):
             raise ValueError("the centres are no codes of the network")

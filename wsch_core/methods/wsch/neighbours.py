@@ -41,9 +41,14 @@ def find_neighbours(features: Features | DiskFeatures, count: int) -> dict[str, 
         near = nearest_videos(torch.cat(list(described)), count)[:, 1:]
     else:
         near = _nearest_of_many(features, mean, scale, count)
-    agreement = torch.tensor(halves_agree(features))
-    kept = {"neighbours": near.int().contiguous(), "descriptor_mean": mean, "descriptor_scale": scale}
-    return kept | {"agreement": agreement} | {"trust": torch.tensor(trust_in(agreement.item()))}
+    agreement = halves_agree(features)
+    return {
+        "neighbours": near.int().contiguous(),
+        "descriptor_mean": mean,
+        "descriptor_scale": scale,
+        "agreement": torch.tensor(agreement),
+        "trust": torch.tensor(trust_in(agreement)),
+    }
 
 
 def describe(sums: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
@@ -125,6 +130,5 @@ def _nearest_of_many(features: Features | DiskFeatures, mean: Tensor, scale: Ten
     others = near != torch.arange(len(points)).unsqueeze(1)
     order = others.long().argsort(dim=1, descending=True, stable=True)[:, :count]  # itself goes last, wherever it stood
     found = near.gather(1, order)
-    return torch.where(
-        found < 0, torch.arange(len(points)).unsqueeze(1), found
-    )  # too few in the lists: the video itself
+    itself = torch.arange(len(points)).unsqueeze(1)
+    return torch.where(found < 0, itself, found)  # where its lists hold too few

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..storage.files import read_json
-from ..storage.words import one_line
+from ...storage.files import read_json
+from ...storage.words import one_line
 
 KEYFRAME = (64, 96)  # height and width of the pictures kept to look at
 BY_SHORTER_SIDE = ("ConvNext", "CLIP", "Bit")  # processors to which a plain number as size is that of the shorter side

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..data.definition import Definition, ExtractorRecord
-from ..data.demo import frames as demo_frames
-from ..data.demo import network as demo_network
-from ..data.holding import gigabytes
-from ..training.device import resolve_device
+from ...data.definition import Definition, ExtractorRecord
+from ...data.demo import frames as demo_frames
+from ...data.demo import network as demo_network
+from ...data.holding import gigabytes
+from ...training.device import resolve_device
 from . import efficientnet, runtime
 from .model_folder import check_model_folder, check_size
 from .prepare import Preparation, read_preparation

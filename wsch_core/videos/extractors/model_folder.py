@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from ..storage.files import check_file, read_json
-from ..storage.tensors import check_header
-from ..storage.words import shortened
+from ...storage.files import check_file, read_json
+from ...storage.tensors import check_header
+from ...storage.words import shortened
 
 MOST_LAYERS, MOST_SIZE = 1000, 2**20
 COUNTS = re.compile(r"layers?$|depth|blocks?$|stages?$")

@@ -1,0 +1,1 @@
+"""What turns pictures into features: the demo network, EfficientNet-Lite0, and Hugging Face models."""
