@@ -82,14 +82,8 @@ class Settings(CheckedSettings):
         self.check_choices({"learning_rate_schedule": ("cosine", "constant")})
         self.check_whole("clusters", "latent_size", "encoder_width", "encoder_blocks", "decoder_width")
         self.check_positive("contrast_temperature", "cluster_temperature")
-        self.check_not_negative(
-            "weight_contrast",
-            "weight_cluster",
-            "least_learning_rate",
-            "weight_decay",
-            "labels_move_from",
-            "center_sweeps",
-        )
+        self.check_not_negative("weight_contrast", "weight_cluster", "least_learning_rate", "weight_decay")
+        self.check_not_negative("labels_move_from", "center_sweeps")
         self.require("masking_ratio", 0 < self.masking_ratio < 1, "a number between 0 and 1")
         for name in ("tau_plus", "stochastic_depth"):
             self.require(name, 0 <= getattr(self, name) < 1, "a number from 0 to below 1")

@@ -99,10 +99,8 @@ class SSVHMethod(Method):
         return [Pass(epoch, "training", epoch, ("pairwise",)) for epoch in range(self.settings.epochs)]
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        chosen = self.settings
-        return ClippedSGD(
-            network.parameters(), chosen.learning_rate, chosen.momentum, chosen.largest_step, chosen.weight_decay
-        )
+        of = self.settings
+        return ClippedSGD(network.parameters(), of.learning_rate, of.momentum, of.largest_step, of.weight_decay)
 
     def learning_rate(self, current: Pass, step: int) -> float:
         return self.settings.learning_rate * self.settings.learning_rate_decay ** (step / DECAY_STEPS)
@@ -338,17 +336,14 @@ class ClippedSGD(torch.optim.Optimizer):
     """SGD with momentum whose velocity is clipped, and kept clipped: no weight moves farther in a step."""
 
     def __init__(self, parameters, lr: float, momentum: float, largest_step: float, weight_decay: float):
-        super().__init__(
-            parameters, {"lr": lr, "momentum": momentum, "largest_step": largest_step, "weight_decay": weight_decay}
-        )
+        limits = {"largest_step": largest_step, "weight_decay": weight_decay}
+        super().__init__(parameters, {"lr": lr, "momentum": momentum} | limits)
 
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
             for parameter in (parameter for parameter in group["params"] if parameter.grad is not None):
                 gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
-                state = self.state[parameter]
-                if "velocity" not in state:
-                    state["velocity"] = torch.zeros_like(parameter)
-                velocity = state["velocity"].mul_(group["momentum"]).sub_(gradient, alpha=group["lr"])
+                self.state[parameter] = self.state[parameter] or {"velocity": torch.zeros_like(parameter)}
+                velocity = self.state[parameter]["velocity"].mul_(group["momentum"]).sub_(gradient, alpha=group["lr"])
                 parameter.add_(velocity.clamp_(-group["largest_step"], group["largest_step"]))

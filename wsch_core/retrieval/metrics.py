@@ -96,7 +96,7 @@ def evaluate(
     own = _own_positions(self_match, query_ids, database_ids, len(queries), len(database))
 
     with ThreadPoolExecutor(1) as beside:  # counting takes one core, and lets another go on searching
-        neighbours = beside.submit(_neighbours, queries, database, max(ks), own)
+        neighbours = beside.submit(search.nearest_others, queries, database, max(ks), own)
         items = item_histograms(queries, database, own)
     relevant, found = relevant_histograms(queries, database, *labels, own, neighbours.result())
     by_index = average_precision(found, ks, relevant.sum(axis=1), normalisation)
@@ -201,18 +201,6 @@ def audit(ks, values, mean_relevant: float | None = None, tolerance: float = 0.0
         if mean_relevant is not None and k * (value - slack) > mean_relevant
     ]
     return falls + excesses
-
-
-def _neighbours(queries: Tensor, database: Tensor, most: int, own: np.ndarray) -> np.ndarray:
-    """(queries, most, or as many as the database holds) database indices, nearest first; a query's own entry, if it is
-    left out, comes behind all others, where it is not relevant."""
-    depth = min(most, len(database))
-    neighbours = np.repeat(own[:, None], depth, axis=1)
-    for rows, k in ((own < 0, depth), (own >= 0, min(depth, len(database) - 1))):
-        if k and rows.any():
-            found, _ = search.nearest(queries[torch.from_numpy(rows).to(queries.device)], database, k, own[rows])
-            neighbours[rows, :k] = found.cpu().numpy()
-    return neighbours
 
 
 def _walk(items: np.ndarray, relevant: np.ndarray, depth: int) -> tuple:

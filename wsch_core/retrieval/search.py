@@ -39,6 +39,18 @@ def nearest(queries, database, k: int, exclude=None) -> tuple[Tensor, Tensor]:
     return Index(database).nearest(queries, k, exclude)
 
 
+def nearest_others(queries: Tensor, database: Tensor, most: int, own: np.ndarray) -> np.ndarray:
+    """(queries, most, or as many as the database holds) database indices, nearest first; a query's own entry, if it is
+    left out, comes behind all others, where it is not relevant."""
+    depth = min(most, len(database))
+    neighbours = np.repeat(own[:, None], depth, axis=1)
+    for rows, k in ((own < 0, depth), (own >= 0, min(depth, len(database) - 1))):
+        if k and rows.any():
+            found, _ = nearest(queries[torch.from_numpy(rows).to(queries.device)], database, k, own[rows])
+            neighbours[rows, :k] = found.cpu().numpy()
+    return neighbours
+
+
 class Index:
     """A database of codes, (items, bits) of -1 and +1, checked and packed once and searched as often as wanted."""
 
