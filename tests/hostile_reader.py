@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from wsch_core import load_dataset, load_run
+from wsch_core import load_dataset, load_run, settings_for
 from wsch_core.data.check import check_dataset
 from wsch_core.experiments.reference import load_checkpoint
 from wsch_core.experiments.report import metric_rows, text_table, verdict
@@ -83,7 +83,7 @@ READERS = {
     "query labels": lambda folder: load_dataset("tiny").query.labels,
     "database labels": lambda folder: load_dataset("tiny").database.labels,
     "codes": lambda folder: load_run("r").load_codes(),
-    "definition": lambda folder: load_dataset("tiny"),
+    "definition": lambda folder: settings_for(load_dataset("tiny")),
     "records": records,
     "map": lambda folder: _read(folder / "map.h5", 14),
     "name": named,

@@ -324,8 +324,8 @@ CHECKPOINT = {
     "passes are a fraction": tensors(lambda content: content.update(passes=torch.tensor(1.5))),
     "no steps": tensors(lambda content: content.pop("steps")),
     "steps below zero": tensors(lambda content: content.update(steps=torch.tensor(-1))),
-    "centres of another size": tensors(lambda content: content.update(centers=torch.ones(4, 99))),
-    "centres that are no bits": tensors(lambda content: content.update(centers=torch.full((4, 16), 0.5))),
+    "centres of another size": tensors(lambda content: content.update({"kept.centers": torch.ones(4, 99)})),
+    "centres that are no bits": tensors(lambda content: content.update({"kept.centers": torch.full((4, 16), 0.5)})),
     "moments of another shape": tensors(
         lambda content: content.update({n: torch.zeros(2) for n in content if n.startswith("optimizer.exp_avg.")})
     ),

@@ -21,9 +21,10 @@ from wsch_core.data.check import check_dataset
 from wsch_core.show.figures.retrieval import retrieved_now
 from wsch_core.show.gallery.cards import Films, content
 from wsch_core.show.gallery.gallery import Gallery, methods_for
-from wsch_core.videos import build, extract, import_videos
+from wsch_core.videos import build, import_videos
 from wsch_core.videos.assemble import default_settings
 from wsch_core.videos.describe import describe
+from wsch_core.videos.extractors import extract
 from wsch_core.videos.extractors.extract import load_extractor
 
 CLIPS = Path(os.environ.get("WSCH_CLIPS", "") or "clips-are-not-here")
