@@ -95,8 +95,8 @@ def test_maps_of_45600_videos_are_laid_out(large):
     from wsch_core.show.style import save
 
     data, codes = large
-    record = {"settings": Settings(dataset="large").as_dict(), "dataset": {"name": "large", "feature_size": SIZE, "frames": 4}}
-    run = create_run("large", record)
+    described = {"name": "large", "feature_size": SIZE, "frames": 4}
+    run = create_run("large", {"settings": Settings(dataset="large").as_dict(), "dataset": described})
     run.save_codes("database", codes, data.database.ids)
     setup = maps.Setup(data, data.database)
     with taking() as taken:
