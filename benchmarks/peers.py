@@ -3,10 +3,10 @@
 python benchmarks/peers.py [FEATURES.h5] [--sets demo,noisy,modes,order] [--methods "wsch,wsch plus,bth"] [--bits 64]
                            [--seeds 1,2,3] [--seconds 30] [--out outputs/peers]
 
-FEATURES.h5 is a file of real features as benchmarks/real.py describes it; each of its --splits is a set, and these come first.
-How long a pass of each method takes is measured once for each set and kept in pace.json of the folder --out; from that follow
-the epochs of a run, the same for every seed. Runs are kept there too, with what was measured in results.jsonl: started
-again, it goes on. One process trains, with one thread; times are those of the processor, not of the clock on the wall.
+FEATURES.h5 is a file of real features as benchmarks/real.py describes it; each of its --splits is a set, and they come
+first. How long a pass of each method takes is measured once for each set and kept in pace.json of the folder --out; the
+epochs of a run follow from it, the same for every seed. Runs are kept there too, with what was measured in results.jsonl:
+started again, it goes on. One process trains, with one thread; times are those of the processor, not of the wall's clock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import plus_sets
 from real import at, level, write_set
-from recipe_rows import KNOWN, KS, Row, difference, measure_all, missing, numbers, read_rows, work_in
+from recipe_rows import KNOWN, KS, Row, changes_of, difference, measure_all, missing, numbers, read_rows, work_in
 
 from wsch_core import fit, load_dataset, settings_for
 from wsch_core.data import Dataset
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--bits", default="64")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--precision", default="auto", help="float32 or bfloat16; auto: what is faster")
     parser.add_argument("--out", type=Path, default=Path("outputs/peers"))
     given = parser.parse_args()
     names = [*BESIDE, *given.methods.split(",")]
@@ -61,7 +62,7 @@ def main() -> None:
             parser.error(unknown_name("method", name, list(TRAINED)))
     work_in(given.out)
     sets = prepare(given)
-    methods = {name: changes_of(name) | {"seconds": given.seconds} for name in names}
+    methods = {name: chosen_for(name) | {"seconds": given.seconds, "precision": given.precision} for name in names}
     known, seeds, bits = given.out / KNOWN, numbers(given.seeds), numbers(given.bits)
     rows = read_rows(known, methods)
     jobs = chain.from_iterable(missing(rows, [name], bits, seeds, names) for name in sets)
@@ -85,7 +86,7 @@ def prepare(given: argparse.Namespace) -> list[str]:
     return sets
 
 
-def changes_of(name: str) -> dict[str, Any]:
+def chosen_for(name: str) -> dict[str, Any]:
     """What is chosen for a method on all sets. For the peers these are the settings of the demo set, on which they were
     chosen; WSCH has settings of its own in the definition of every set."""
     if name in BESIDE:
@@ -104,10 +105,11 @@ def measure(job: tuple[str, int, int, str], out: Path, methods: Mapping[str, Map
     torch.set_num_threads(1)
     name, bits, seed, method = job
     data, changes = load_dataset(name), dict(methods[method])
-    what = {"bits": bits, "seed": seed, "variant": method, "changes": changes}
+    what = {"bits": bits, "seed": seed, "variant": method, "changes": changes_of(changes)}
     if method in BESIDE:
         return [
-            what | {"set": labelled, "map": without_training(method, load_dataset(labelled), bits, seed), "seconds": 0.0}
+            what
+            | {"set": labelled, "map": without_training(method, load_dataset(labelled), bits, seed), "seconds": 0.0}
             for labelled in LABELLED.get(name, (name,))
         ]
     run, taken = train(method, data, out, bits, seed, **changes)
@@ -182,7 +184,9 @@ def table(rows: Sequence[Row], name: str, bits: int, methods: Sequence[str]) -> 
     maps = {method: {row["seed"]: row["map"] for row in found} for method, found in by_method.items()}
     place = KS.index(20)
     verdicts = {one.name: one for one in compare_with(WSCH, {m: at(found, place) for m, found in maps.items()})}
-    lines = ["| | seeds | " + " | ".join(f"mAP@{k}" for k in KS) + " | against wsch, @20 | p (Holm) | epochs | seconds |"]
+    lines = [
+        "| | seeds | " + " | ".join(f"mAP@{k}" for k in KS) + " | against wsch, @20 | p (Holm) | epochs | seconds |"
+    ]
     lines.append("|---|---|" + "---|" * (len(KS) + 4))
     for method, found in by_method.items():
         cells = [level(maps[method], number) for number in range(len(KS))]

@@ -166,7 +166,7 @@ class TestOfAnotherMethod:
     @pytest.mark.parametrize("cell", ["centers = 9", "# Parameters\ncenters = 9\n"])
     def test_those_of_another_are_refused_by_name(self, cell):
         for cells in ((self.CELL, cell), (self.CELL.replace("centers = None", cell.splitlines()[-1]),)):
-            with pytest.raises(ValueError, match=r"centers is a setting of WSCH, which BTH does not have.*BTH are data.*anchors"):
+            with pytest.raises(ValueError, match=r"centers is a setting of WSCH, which BTH does not have.*anchors"):
                 self.chosen(*cells)
         with pytest.raises(ValueError, match="anchors is a setting of BTH, which WSCH does not have"):
             self.chosen(self.CELL, "# Parameters\nanchors = 9\n", method="wsch")

@@ -27,7 +27,7 @@ from ..training.loop import gradient_step, new_state
 BUDGETS = ("published", "steps", "seconds")
 COUNTS_EPOCHS = ("pretrain_epochs", "epochs", "warm_up_epochs", "labels_move_from")
 HALVINGS = 40
-TIMED = 2  # passes of each kind, after its first, which may prepare what the others use
+TIMED = 1  # passes of each kind, after its first, which may prepare what the others use
 
 
 def method_for(settings: Any, dataset: Dataset) -> Method:
@@ -71,8 +71,10 @@ class Pace:
 
     def seconds(self, settings: Any, dataset: Dataset) -> float:
         kinds = [kind(current) for current in method_for(settings, dataset).passes()]
-        return self.prepare + sum(self.first[name] for name in {*kinds}) + sum(
-            self.other[name] * (kinds.count(name) - 1) for name in {*kinds}
+        return (
+            self.prepare
+            + sum(self.first[name] for name in {*kinds})
+            + sum(self.other[name] * (kinds.count(name) - 1) for name in {*kinds})
         )
 
 

@@ -41,8 +41,8 @@ def method_of(settings: Any) -> str:
 def settings_for(dataset: Dataset, /, recipe: str | None = None, method: str | None = None, **chosen: Any) -> Any:
     """Settings for a data set: what is chosen, else the recipe's, else the data set's own, else the published values.
 
-    recipe: a name in the method's `recipes`; None is the data set's own for WSCH, for other methods what was published for a
-        data set of this name, and else "published"
+    recipe: a name in the method's `recipes`; None is the data set's own for WSCH, for other methods what was published for
+        a data set of this name, and else "published"
     method: a name in `METHODS`; None is "wsch"
     None leaves a choice open. Raises ValueError for unknown names and bad values, those of the data set's definition
     (its table [settings]; [settings.NAME] for another method than WSCH) with the file's name.

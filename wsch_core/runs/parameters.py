@@ -39,8 +39,8 @@ def chosen_settings(
     for name in given & foreign.keys():
         if namespace.get(name) is not None:  # None chooses nothing: it may stand there for the method that has it
             raise ValueError(
-                f"{name} is a setting of {foreign[name].name}, which {of.name} does not have: leave it away. The settings of "
-                f"{of.name} are {', '.join(settings)}."
+                f"{name} is a setting of {foreign[name].name}, which {of.name} does not have: leave it away. The settings "
+                f"of {of.name} are {', '.join(settings)}."
             )
     _values(namespace, also or {})
     return {name: namespace[name] for name in settings if name in namespace}

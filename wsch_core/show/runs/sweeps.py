@@ -205,7 +205,8 @@ def comparison_table(comparisons: Sequence[Comparison], k: int, reference: str =
         }
     )
     count = sum(not np.isnan(one.p) for one in comparisons)
-    note = f"Means over seeds ± half of the 95 % interval (Student's t); differences to {escape(reference)}, paired by seed."
+    note = "Means over seeds ± half of the 95 % interval (Student's t); "
+    note += f"differences to {escape(reference)}, paired by seed."
     if count > 1:
         note += f" p is corrected for the {count} comparisons made (Holm)."
     return plain(shown, left=["variant", ""]).set_caption(note)
