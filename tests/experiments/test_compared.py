@@ -15,7 +15,9 @@ SMALL = {
     "autossvh": {"epochs": 3, "warm_up_epochs": 1, "clusters": "3, 5", **AUTOENCODER},
     "bth": {"encoder_width": 20, "anchors": 8, "pretrain_epochs": 3, "epochs": 6},
     "ssvh": {"neighbours": 4, "reach": 2, "epochs": 3},
-    "s5vh": {"clusters": 3, "encoder_width": 20, "encoder_blocks": 1, "decoder_width": 18, "epochs": 3, "labels_move_from": 1},
+    "s5vh": {
+        "clusters": 3, "encoder_width": 20, "encoder_blocks": 1, "decoder_width": 18, "epochs": 3, "labels_move_from": 1,
+    },
 }  # fmt: skip
 SMALL = {name: {"batch_size": 8, "device": "cpu", "precision": "float32", **chosen} for name, chosen in SMALL.items()}
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -57,7 +59,8 @@ class TestBudget:
 
 class TestChosen:
     def test_steps_are_those_of_the_first_method(self, tiny):
-        found = choose_methods(["wsch", "wsch plus", "bth"], tiny, 8, "steps", own={"wsch": SMALL["wsch"], "wsch plus": SMALL["wsch"], "bth": SMALL["bth"]})  # fmt: skip
+        own = {"wsch": SMALL["wsch"], "wsch plus": SMALL["wsch"], "bth": SMALL["bth"]}
+        found = choose_methods([*own], tiny, 8, "steps", own=own)
         assert [*found] == ["WSCH", "WSCH, plus", "BTH"]
         assert found["WSCH"].settings.epochs == 4
         assert all(0.7 * found["WSCH"].steps <= one.steps <= found["WSCH"].steps for one in found.values())
