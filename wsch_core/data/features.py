@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -279,18 +278,3 @@ def read_ids(folder: Path, split: str, files: tuple[str, ...], videos: int) -> l
             "every video needs one id of its own."
         )
     return ids
-
-
-def fingerprint(folder: Path, files: tuple[str, ...], key: str) -> str:
-    """A short hash of a split's files: their shapes, and 64 videos spread over each; the same data, the same hash."""
-    digest = hashlib.sha256()
-    for name in files:
-        with open_hdf5(folder / name) as file:
-            data = find(file, key)
-            digest.update(repr((data.shape, str(data.dtype))).encode())
-            try:
-                for row in np.linspace(0, len(data) - 1, min(64, len(data))).astype(int):
-                    digest.update(np.ascontiguousarray(read_slice(data, row, row + 1)).tobytes())
-            except OSError as error:
-                raise OSError(f"{folder / name}: {key!r} cannot be read ({one_line(error)}): copy it again.") from error
-    return digest.hexdigest()[:16]

@@ -27,8 +27,10 @@ from ..data import Dataset
 from ..methods import settings_for
 from ..methods.wsch.cycle import passes
 from ..methods.wsch.settings import Settings
-from ..runs.folder import Run, find_run, run_name
+from ..runs.folder import Run
+from ..runs.outputs import find_run, run_name
 from ..storage.paths import PROJECT, data_folder, outputs_folder
+from .evaluation import is_evaluated
 from .variants import PUBLISHED
 
 TRAIN_NOTEBOOK = PROJECT / "notebooks" / "train.ipynb"
@@ -93,7 +95,7 @@ def plan(
             else:
                 parameters["device"] = run.settings.device  # one that is resumed goes on where it was
             parameters |= {"dataset": dataset.name, "run": run.name}
-            planned.append(Planned(variant, settings, parameters, run, run.evaluated))
+            planned.append(Planned(variant, settings, parameters, run, is_evaluated(run, dataset)))
     return planned
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from .words import one_line
 
@@ -73,11 +78,16 @@ def damaged(path: Path, reason: object, remedy: str) -> OSError:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file so that a reader sees all of it or nothing: temporary name, flush to disk, rename."""
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """Write a file so that a reader sees all of it or nothing: temporary name, flush to disk, rename.
+
+    What killed processes have left half written beside it is removed.
+    """
+    temporary = None
     try:
+        remove_leftovers(path.parent)
+        handle, name = tempfile.mkstemp(prefix=temporary_name(), dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         write(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
@@ -88,7 +98,28 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
             f"{path} cannot be written ({error.strerror or error}): free some space, or make it writable."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_name() -> str:
+    """How names of unfinished files and folders begin: they tell the process that is writing."""
+    return f"{TEMPORARY}{_machine()}-{os.getpid()}-"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes of this machine left unfinished in a folder when they were killed."""
+    for leftover in folder.glob(f"{TEMPORARY}{_machine()}-*"):
+        process = leftover.name.removeprefix(f"{TEMPORARY}{_machine()}-").partition("-")[0]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:60]
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
