@@ -18,16 +18,20 @@ from shared import Interrupt, rewrite
 from notebooks import PATIENCE
 from wsch_core import encode, evaluate_run, fit, load_dataset, load_run
 from wsch_core.data import checksums
+from wsch_core.data.demo.build import build_demo
 from wsch_core.experiments import report
 from wsch_core.experiments.evaluation import is_evaluated, run_codes
 from wsch_core.experiments.repeat import complete_run
 from wsch_core.runs.folder import Run
 from wsch_core.runs.outputs import create_run, list_runs, making_run
+from wsch_core.show.gallery.gallery import methods_for
+from wsch_core.show.maps.maps import Setup, compared_maps
 from wsch_core.storage.files import remove_leftovers, temporary_name, write_whole
 from wsch_core.storage.paths import outputs_folder
 from wsch_core.storage.tensors import digest
 from wsch_core.training import checkpoint
 from wsch_core.training.loop import Interrupted
+from wsch_core.videos.query import query_video
 
 RECORD = {"settings": {}, "dataset": {}}
 
@@ -37,6 +41,10 @@ def run(tiny, tiny_settings):
     run = fit(tiny_settings, tiny, name="r", callbacks=[])
     evaluate_run(run, tiny, baselines=())
     return run
+
+
+def maps_of_itq(run, data):
+    return compared_maps(["itq"], run, Setup(data, data.database))
 
 
 def cut(tiny, settings, after_pass, name="cut", resume=False):
@@ -280,6 +288,37 @@ class TestFolders:
             OSError, match=r"codes\.h5 cannot be written \(Permission denied\): free some space, or make"
         ):
             evaluate_run(run, tiny, baselines=())
+
+
+@pytest.mark.parametrize("compare", [lambda run, data: methods_for(run, data, "itq"), maps_of_itq])
+def test_a_baseline_in_other_letters_is_recognised(run, tiny, compare):
+    with pytest.raises(ValueError, match="'itq' is not a known run: did you mean 'ITQ'"):
+        compare(run, tiny)
+
+
+def test_a_folder_is_no_video(tmp_path, tiny):
+    with pytest.raises(OSError, match=r"is not a regular file: remove it, and give the path of a video file"):
+        query_video(tmp_path, tiny.definition)
+
+
+def test_a_demo_set_that_finds_no_room_ends_in_a_sentence(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("wsch_core.data.demo.build._write_all", full)
+    with pytest.raises(
+        OSError, match=r"Cannot make the demo set in .*demo \(No space left on device\): set WSCH_DATA to"
+    ):
+        build_demo(tmp_path / "demo", report=lambda text: None)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [[1, 2], 5, np.zeros((2, 2))])
+def test_odd_attributes_end_in_a_sentence(tiny_folder, value):
+    with h5py.File(tiny_folder / "train.h5", "r+") as file:
+        file.attrs["extractor_version"] = value
+    with pytest.raises(ValueError, match=r"train\.h5: the attribute extractor_version is .*, but it must be one text"):
+        len(load_dataset("tiny").train)
 
 
 def test_leftovers_of_living_processes_and_other_machines_stay(tmp_path):

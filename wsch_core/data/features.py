@@ -24,7 +24,7 @@ from ..storage.hdf5 import (
     read_slice,
     read_texts,
 )
-from ..storage.words import one_line
+from ..storage.words import one_line, shortened
 from .definition import Definition
 
 CHUNK_BYTES = 2**26  # handled at a time where a whole split is walked through
@@ -156,6 +156,8 @@ def _check_extractor(definition: Definition, paths: Sequence[Path]) -> None:
     for path in paths:
         with open_hdf5(path) as file:
             found = read_attribute(file, "extractor_version")
+        if not isinstance(found, str | None):
+            raise ValueError(f"{path}: the attribute extractor_version is {shortened(found)}, but it must be one text.")
         if found is not None and expected is not None and found != expected:
             raise ValueError(
                 f"{path} was made by the extractor version {found!r}, but {whose} says {expected!r}: features of two "

@@ -29,6 +29,7 @@ from ..methods.wsch.cycle import passes
 from ..methods.wsch.settings import Settings
 from ..runs.folder import Run
 from ..runs.outputs import find_run, run_name
+from ..storage.files import made_folder
 from ..storage.paths import PROJECT, data_folder, outputs_folder
 from .evaluation import is_evaluated
 from .variants import PUBLISHED
@@ -115,7 +116,7 @@ def run_sweep(
     progress = [Progress(one, "found" if one.found else "waiting") for one in planned]
     waiting = [one for one in progress if one.state == "waiting"]
     if waiting:
-        folder.mkdir(parents=True, exist_ok=True)
+        made_folder(folder)
         for one in waiting:
             _executed(folder, one.planned).unlink(missing_ok=True)  # once it is back, the run has begun
         with _cluster(min(workers, len(waiting)), scheduler) as client:

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import h5py
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from ..data import Split
@@ -29,7 +28,7 @@ from ..data.definition import MOST_SIZE, SPLITS
 from ..methods import DEFAULT, METHODS, Method
 from ..methods.method import Pass
 from ..retrieval.codes import pack, unpack
-from ..storage.files import check_file, damaged, parse_json, read_json, read_text, remove_leftovers, write_whole
+from ..storage.files import check_file, damaged, locked, parse_json, read_json, read_text, remove_leftovers, write_whole
 from ..storage.hdf5 import check_storage, find, hdf5_image, read_attribute, read_slice, read_texts
 from ..storage.tensors import digest, load_weights, read_head, read_tensors
 from ..storage.words import one_line, shortened
@@ -211,20 +210,8 @@ class Run:
 
         The lock ends with its process, however that ends; what a killed one left half written is removed.
         """
-        lock = FileLock(self.folder / LOCK, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RuntimeError(
-                f"run {self.name} is being trained by another process: wait for it, or choose another run name."
-            ) from None
-        except OSError as error:
-            raise OSError(
-                f"{self.folder / LOCK} cannot be locked ({error.strerror}): make {self.folder} writable, and remove what "
-                "lies in its place."
-            ) from error
-        with lock:
-            lock.release()  # which `with` has counted once more
+        busy = f"run {self.name} is being trained by another process: wait for it, or choose another run name."
+        with locked(self.folder / LOCK, busy):
             remove_leftovers(self.folder)
             yield
 

@@ -8,7 +8,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,10 @@ def create_run(name: str, record: dict[str, Any]) -> Run:
     return Run(run_folder(name))
 
 
-def load_run(name: str = "") -> Run:
+def load_run(name: str = "", also: Sequence[str] = ()) -> Run:
     """A run by its name; without one, the newest that is finished.
 
+    also: what else could have been given in the name's place, for the complaint about an unknown one
     Raises ValueError for an unknown name, naming the closest, and where no run is finished.
     """
     if name and (run_folder(name) / "settings.json").exists():
@@ -69,7 +70,7 @@ def load_run(name: str = "") -> Run:
     if not runs:
         raise ValueError(f"{outputs_folder()} holds no runs: train one first.")
     if name:
-        raise ValueError(unknown_name("run", name, [run.name for run in runs]))
+        raise ValueError(unknown_name("run", name, [*also, *(run.name for run in runs)]))
     for run in reversed(runs):
         try:
             if run.finished:

@@ -8,11 +8,13 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from .words import one_line
 
@@ -38,11 +40,39 @@ def make_folder(folder: Path, name: str) -> Path:
     path = folder / name
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
         raise OSError(f"{path} is a link that leaves its folder, which is not followed: remove it.")
+    return made_folder(path)
+
+
+def made_folder(path: Path) -> Path:
+    """A folder, made if it is not there. Raises OSError with one sentence that names it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"{path} cannot be made ({error.strerror}): make {folder} writable.") from error
+        raise OSError(
+            f"{path} cannot be made ({error.strerror}): make {path.parent} writable, and remove what lies in its place."
+        ) from error
     return path
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Keep other processes out for as long as the block lasts; the lock ends with its process, however that ends.
+
+    Raises RuntimeError with the sentence `busy` if another one is in, OSError where there can be no lock.
+    """
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RuntimeError(busy) from None
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be locked ({error.strerror}): make {path.parent} writable, and remove what lies in its place."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_text(path: Path, remedy: str, inside: Path | None = None, most: int = MOST_BYTES) -> str:

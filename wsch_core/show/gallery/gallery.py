@@ -300,5 +300,5 @@ def methods_for(run: Run, dataset: Dataset, compare: str = "") -> list[Method]:
     if compare in BASELINES:
         methods.append(method_of_baseline(compare, run.settings.bits, run.settings.seed, dataset))
     elif compare:
-        methods.append(method_of_run(load_run(compare), dataset))
+        methods.append(method_of_run(load_run(compare, BASELINES), dataset))
     return methods

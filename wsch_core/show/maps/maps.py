@@ -173,7 +173,7 @@ def compared_maps(compare: list[str], run: Run, setup: Setup) -> list[Map]:
         if name in BASELINES:
             maps.append(baseline_map(name, run, setup) if compare else _any_baseline(name, run, setup))
             continue
-        other = load_run(name)
+        other = load_run(name, BASELINES)
         if other.settings.dataset != run.settings.dataset:
             raise ValueError(
                 f"run {name} was trained on {other.settings.dataset}, run {run.name} on {run.settings.dataset}: "
