@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
 import torch
+from measured import measured, taking
 from shared import Interrupt, rewrite
 
 from notebooks import PATIENCE
@@ -41,6 +43,21 @@ def run(tiny, tiny_settings):
     run = fit(tiny_settings, tiny, name="r", callbacks=[])
     evaluate_run(run, tiny, baselines=())
     return run
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_after_a_kill_at_any_moment_results_are_those_of_the_network(tiny, tiny_settings, kills):
+    script = Path(__file__).parents[1] / "killed_results.py"
+    command = [sys.executable, str(script), str(kills), str(kills), json.dumps(tiny_settings.as_dict())]
+    with taking() as taken:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["killed"], told["finished"], told["left"]) == (kills, True, [])
+    counts = {"kills": kills, "survived": kills, "while_writing": 0}
+    measured("kills", f"more epochs, codes and metrics, killed {kills} times", **counts, seconds=taken["seconds"])
 
 
 def maps_of_itq(run, data):
