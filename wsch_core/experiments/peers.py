@@ -136,7 +136,7 @@ def precision_by_query(runs: Sequence[Run], dataset: Dataset, k: int) -> np.ndar
     ids = {"query_ids": dataset.query.ids, "database_ids": dataset.database.ids}
     found = []
     for run in runs:
-        codes = {split: stored for split, (stored, _) in run.load_codes().items()}
+        codes = {split: stored.codes for split, stored in run.load_codes().items()}
         query = codes.get("query", codes["database"])
         found.append(evaluate(query, codes["database"], *labels, ks=(k,), **ids).per_query_expected[:, 0])
     return np.mean(found, axis=0)

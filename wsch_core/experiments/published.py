@@ -110,7 +110,12 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-SIGNS = {"s5vh": ".mamba1.", "autossvh": "pos_embed", "conmh": "encoder.blocks.", "bth": "bert"}  # in names of weights
+SIGNS = {
+    "s5vh": r"\.mamba1\.",
+    "autossvh": r"pos_embed",
+    "conmh": r"encoder\.blocks\.",
+    "bth": r"\bbert\d?\.",
+}  # in names
 
 
 def load_published(path: Path | str, method: str, frames: int, **chosen: Any) -> tuple[Any, nn.Module]:
@@ -162,7 +167,7 @@ def recognised(stored: Any) -> str:
     names = stored.get("model_state_dict", stored) if isinstance(stored, dict) else {}
     names = " ".join(name for name in names if isinstance(name, str)) if isinstance(names, dict) else ""
     for method, sign in SIGNS.items():
-        if sign in names:
+        if re.search(sign, names):
             return method
     return DEFAULT
 

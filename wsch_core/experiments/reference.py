@@ -17,10 +17,11 @@ from ..methods import method_of
 from ..methods.wsch.model import WSCH
 from ..methods.wsch.settings import Settings
 from ..retrieval.metrics import Evaluation
-from ..runs.folder import WEIGHTS, Run, create_run
+from ..runs.folder import WEIGHTS, Run
+from ..runs.outputs import load_run, making_run
 from ..storage.files import check_file
 from ..storage.pth import Damaged, NotPlain, read_pth
-from ..storage.tensors import save_tensors
+from ..storage.tensors import digest, save_tensors
 from ..storage.words import one_line, shortened
 from .evaluation import evaluate_codes
 
@@ -186,9 +187,10 @@ def imported_run(path: Path | str, dataset: Dataset, name: str, settings: Any, n
         "precision": "float32",
         "imported": Path(path).name,
     }
-    run = create_run(name, record)
-    save_tensors(run.folder / WEIGHTS, network.state_dict())
-    return run
+    weights = network.state_dict()
+    with making_run(name, record) as run:
+        save_tensors(run.folder / WEIGHTS, weights, weights=digest(weights), passes="0")
+    return load_run(name)
 
 
 def ternary_codes(model: WSCH, features: Features | DiskFeatures, batch_size: int = 256) -> Tensor:

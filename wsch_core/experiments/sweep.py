@@ -25,8 +25,11 @@ from dask.system import CPU_COUNT
 
 from ..data import Dataset
 from ..methods import METHODS, method_of, settings_for
-from ..runs.folder import Run, find_run, run_name
+from ..runs.folder import Run
+from ..runs.outputs import find_run, run_name
+from ..storage.files import made_folder
 from ..storage.paths import PROJECT, data_folder, outputs_folder
+from .evaluation import is_evaluated
 from .variants import PUBLISHED
 
 TRAIN_NOTEBOOK = PROJECT / "notebooks" / "train.ipynb"
@@ -88,7 +91,9 @@ def plan(
                 parameters["device"] = run.settings.device  # one that is resumed goes on where it was
             parameters |= {"dataset": dataset.name, "run": run.name}
             method = METHODS[method_of(settings)](settings, len(dataset.train), dataset.frames, dataset.feature_size)
-            planned.append(Planned(variant, settings, parameters, run, run.evaluated, len(method.passes())))
+            planned.append(
+                Planned(variant, settings, parameters, run, is_evaluated(run, dataset), len(method.passes()))
+            )
     return planned
 
 
@@ -108,7 +113,7 @@ def run_sweep(
     progress = [Progress(one, "found" if one.found else "waiting") for one in planned]
     waiting = [one for one in progress if one.state == "waiting"]
     if waiting:
-        folder.mkdir(parents=True, exist_ok=True)
+        made_folder(folder)
         for one in waiting:
             _executed(folder, one.planned).unlink(missing_ok=True)  # once it is back, the run has begun
         with _cluster(min(workers, len(waiting)), scheduler) as client:
