@@ -14,6 +14,7 @@ from sklearn.manifold import trustworthiness as of_sklearn
 
 from notebooks import ROOT, SMALL, outputs, run_papermill
 from wsch_core import Settings, evaluate_run, fit, load_dataset
+from wsch_core.methods import METHODS
 from wsch_core.retrieval.search import hamming_distances
 from wsch_core.show.maps import maps
 from wsch_core.show.maps.figures import map_figure, nearness, nearness_table
@@ -129,6 +130,15 @@ class TestMaps:
         assert re.search(r"ITQ is left out: .* Shown is LSH\.", capsys.readouterr().out)
         with pytest.raises(ValueError, match="needs 16"):
             maps.compared_maps(["ITQ"], run, setup)
+
+    def test_of_a_run_of_another_method(self, tiny, run, setup, laid_out):
+        peer = fit(
+            METHODS["ssvh"].Settings("tiny", bits=8, epochs=1, neighbours=4, reach=2), tiny, "peer", callbacks=[]
+        )
+        found = maps.compared_maps(["peer", "LSH"], run, setup)
+        assert [other.title for other in found] == ["SSVH, 8 bits, peer", "LSH, 8 bits"]
+        beside = gallery_of(peer, tiny, "database")()
+        assert [*beside.methods] == ["SSVH, 8 bits (peer)"]
 
     def test_of_other_methods(self, run, setup, laid_out):
         found = maps.compared_maps([], run, setup)
