@@ -54,6 +54,11 @@ class TestBudget:
         assert pace.seconds(scaled(settings, 3), tiny) > pace.seconds(settings, tiny)
         assert {budget.kind(p) for p in budget.method_for(settings, tiny).passes()} == {*pace.other} == {*pace.first}
 
+    def test_what_has_no_epochs_stays_so(self, tiny):
+        settings = small("wsch", epochs=0)
+        assert {*measure_pace(settings, tiny).other} == {"pretraining: reconstruction"}
+        assert fitted(small("wsch", epochs=0, pretrain_epochs=0), lambda s: gradient_steps(s, tiny), 5).epochs == 0
+
     def test_seconds_are_added_up_by_kind(self, tiny):
         pace = Pace(5.0, {"training: pairwise": 3.0}, {"training: pairwise": 1.0})
         assert pace.seconds(small("ssvh", epochs=4), tiny) == 5 + 3 + 3 * 1
@@ -112,6 +117,7 @@ def test_queries_won_and_lost():
     (duel,) = duels(precision, "a")
     assert (duel.name, duel.won, duel.lost, duel.level) == ("b", 2, 1, 1)
     assert most_disputed(precision, 2) == [2, 0]
+    assert duels(precision, "failed") == []
 
 
 def test_runs_of_several_methods_are_groups(tiny):

@@ -52,7 +52,7 @@ def fitted(settings: Any, cost: Callable[[Any], float], budget: float) -> Any:
 
     cost: of a run of given settings, which grows with their epochs
     """
-    longest = MOST_PASSES / (10 * sum(getattr(settings, name, 0) for name in COUNTS_EPOCHS))
+    longest = MOST_PASSES / (10 * max(1, sum(getattr(settings, name, 0) for name in COUNTS_EPOCHS)))
     low, high = 0.0, min(1.0, longest)
     while high < longest and cost(scaled(settings, high)) <= budget:
         low, high = high, min(2 * high, longest)
@@ -86,7 +86,7 @@ def kind(current: Pass) -> str:
 def measure_pace(settings: Any, dataset: Dataset) -> Pace:
     """Take a few passes of each kind, as the loop would, and throw the result away."""
     short = {name: 1 + TIMED for name in COUNTS_EPOCHS if getattr(settings, name, 0)}
-    short["epochs"] += short.get("warm_up_epochs", 0)
+    short |= {"epochs": short["epochs"] + short["warm_up_epochs"]} if "warm_up_epochs" in short else {}
     short |= {"labels_move_from": 0} if "labels_move_from" in short else {}
     method = method_for(replace(settings, **short), dataset)
     device = resolve_device(settings.device)

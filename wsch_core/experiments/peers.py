@@ -154,10 +154,10 @@ class Duel:
 
 
 def duels(precision: Mapping[str, np.ndarray], reference: str) -> list[Duel]:
-    """precision: method -> (queries,) AP@k"""
+    """precision: method -> (queries,) AP@k; without any of the reference there is nothing to tell"""
     found = []
     for name, values in precision.items():
-        if name != reference:
+        if name != reference and reference in precision:
             difference = values - precision[reference]
             won, lost = int((difference > 0).sum()), int((difference < 0).sum())
             found.append(Duel(name, won, lost, len(values) - won - lost))

@@ -47,8 +47,11 @@ def methods_table(compared: Sequence[Compared]) -> Styler:
 
 
 def done(progress: Sequence[Progress]) -> list[Progress]:
-    """The runs that there are."""
-    return [one for one in progress if one.state in ("done", "found")]
+    """The runs that there are; ValueError if there is none."""
+    found = [one for one in progress if one.state in ("done", "found")]
+    if not found:
+        raise ValueError("no run has come to its end: the table of runs says why; correct it, and run the cells again.")
+    return found
 
 
 def compared_frame(progress: Sequence[Progress], dataset: Dataset) -> pd.DataFrame:
