@@ -13,6 +13,9 @@ from .methods import settings_for
 from .methods.wsch.model import WSCH
 from .methods.wsch.settings import Settings
 from .runs.folder import load_run
+from .runs.listing import list_runs
 from .training.loop import encode, fit
 
-__all__ = ["WSCH", "Settings", "encode", "evaluate_run", "fit", "load_dataset", "load_run", "settings_for"]
+__all__ = [
+    "WSCH", "Settings", "encode", "evaluate_run", "fit", "list_runs", "load_dataset", "load_run", "settings_for",
+]  # fmt: skip
