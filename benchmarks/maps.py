@@ -31,7 +31,7 @@ def measure(classes) -> None:
     import torch
 
     from wsch_core import Settings, load_dataset
-    from wsch_core.runs.folder import create_run
+    from wsch_core.runs.outputs import create_run
     from wsch_core.show.maps import maps
     from wsch_core.show.maps.figures import map_figure, nearness
     from wsch_core.show.maps.groups import groups_by
@@ -41,8 +41,9 @@ def measure(classes) -> None:
 
     data = load_dataset("generated")
     settings = Settings(dataset="generated").as_dict()
-    run = create_run("generated", {"settings": settings, "dataset": {"name": "generated", "feature_size": 64}})
-    run.save_codes("database", codes(classes, 64), data.database.ids)
+    described = {"name": "generated", "feature_size": 64, "frames": data.frames, "train_videos": len(data.train)}
+    run = create_run("generated", {"settings": settings, "dataset": described})
+    made = codes(classes, 64)
     setup = maps.Setup(data, data.database)
     seconds = {}
 
@@ -53,11 +54,11 @@ def measure(classes) -> None:
         return made
 
     pair = [
-        timed("map of codes, compiling included", lambda: maps.code_map(run, setup)),
+        timed("map of codes, compiling included", lambda: maps.code_map(run, setup, made)),
         timed("map of features", lambda: maps.feature_map(run, setup)),
     ]
-    timed("map of codes, read again", lambda: maps.code_map(run, setup))
-    groups = groups_by("class", setup, maps.run_codes(run, setup), pair[0])
+    timed("map of codes, read again", lambda: maps.code_map(run, setup, made))
+    groups = groups_by("class", setup, made, pair[0])
     numbers = timed("shares of common labels", lambda: nearness(pair, setup.labels))
     timed("figure", lambda: save(map_figure(pair, groups, numbers), run.folder / "map.png"))
     view = timed("interactive view", lambda: MapView(pair, groups, setup, run.folder))

@@ -101,7 +101,7 @@ def measure(job: tuple[str, int, int, str]) -> list[Row]:
     variant_of = {"recipe": "published"} | VARIANTS[variant]  # whichever recipe the data set asks for
     settings = settings_for(data, bits=bits, seed=seed, device="cpu", **variant_of)
     run, _ = complete_run(settings, data, callbacks=[], baselines=())
-    codes = {split: found for split, (found, _) in run.load_codes().items()}
+    codes = {split: found for split, (found, *_) in run.load_codes().items()}
     seconds = sum(entry["seconds"] for entry in run.history)
     rows = []
     for labelled in LABELLED.get(name, (name,)):

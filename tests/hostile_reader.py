@@ -20,7 +20,7 @@ from wsch_core.data.check import check_dataset
 from wsch_core.experiments.reference import load_checkpoint
 from wsch_core.experiments.report import metric_rows, text_table, verdict
 from wsch_core.methods.wsch.method import WSCHMethod
-from wsch_core.runs.folder import create_run, find_run, list_runs
+from wsch_core.runs.outputs import create_run, find_run, list_runs
 from wsch_core.show.figures.run import loss_curves
 from wsch_core.show.maps.maps import _read
 from wsch_core.training.checkpoint import restore_newest

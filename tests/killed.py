@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 
 from wsch_core import Settings, fit, load_dataset
-from wsch_core.runs.folder import Run, load_run
+from wsch_core.runs.folder import Run
+from wsch_core.runs.outputs import load_run
 from wsch_core.storage.paths import outputs_folder
 from wsch_core.storage.tensors import read_tensors
 from wsch_core.training import checkpoint

@@ -12,8 +12,7 @@ from .experiments.evaluation import evaluate_run
 from .methods import settings_for
 from .methods.wsch.model import WSCH
 from .methods.wsch.settings import Settings
-from .runs.folder import load_run
-from .runs.listing import list_runs
+from .runs.outputs import list_runs, load_run
 from .training.loop import encode, fit
 
 __all__ = [

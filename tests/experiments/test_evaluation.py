@@ -26,7 +26,9 @@ def test_a_run_is_evaluated_beside_its_baselines(run, tiny):
     again = evaluate(stored["query"][0], stored["database"][0], tiny.query.labels, tiny.database.labels)
     np.testing.assert_array_equal(again.expected, results.methods["WSCH"].expected)
     assert list(results.table()) == ["WSCH", "LSH", REAL_VALUED, CENTRED]
-    assert run.metrics == json.loads(json.dumps(results.as_dict()))
+    metrics = run.metrics
+    assert metrics.pop("made_from")["weights"] == run.weights
+    assert metrics == json.loads(json.dumps(results.as_dict()))
     assert run.metrics["code_health"]["distinct"] <= 14
 
 

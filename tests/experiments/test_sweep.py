@@ -22,7 +22,7 @@ from notebooks import PATIENCE, ROOT, code_cells, outputs, run_papermill
 from wsch_core import evaluate_run, fit, load_run, settings_for
 from wsch_core.experiments.compare import mean_interval, paired_difference
 from wsch_core.experiments.sweep import THREADS, _threads_per_run, _unchanged_environment, plan, run_sweep
-from wsch_core.runs.folder import list_runs
+from wsch_core.runs.outputs import list_runs
 from wsch_core.storage.tensors import read_tensors
 
 VARIANTS = {"published": {}, "joint": {"cycle": "centers, cluster+contrast"}}

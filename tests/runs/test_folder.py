@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from wsch_core import Settings, evaluate_run, fit
 from wsch_core.data import load_dataset
-from wsch_core.runs.folder import _run_folder, find_run, run_name
+from wsch_core.runs.outputs import find_run, run_folder, run_name
 from wsch_core.storage.paths import outputs_folder
 
 
@@ -60,7 +60,7 @@ def test_a_runs_name_follows_from_its_settings(tiny, short):
 @given(st.text(max_size=120) | st.from_regex(r"[\w.+/~-]{1,110}", fullmatch=True))
 def test_any_name_is_a_folder_below_outputs_or_refused(name):
     try:
-        folder = _run_folder(name)
+        folder = run_folder(name)
     except ValueError as error:
         assert "cannot be a folder name: use up to 100 letters" in str(error)  # noqa: PT017
     else:
@@ -71,7 +71,7 @@ def test_any_name_is_a_folder_below_outputs_or_refused(name):
 
 @given(st.text(max_size=200))
 def test_a_made_name_can_be_used_whatever_it_is_made_of(prefix):
-    assert _run_folder(run_name(prefix, Settings(), "f")).parent == outputs_folder()
+    assert run_folder(run_name(prefix, Settings(), "f")).parent == outputs_folder()
 
 
 @pytest.mark.parametrize("name", ["<img src=x>", "-rf", "...", "x" * 200, "日本"])

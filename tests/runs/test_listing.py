@@ -112,6 +112,19 @@ class TestTable:
         assert row["state"] == "damaged"
         assert "history.jsonl is damaged" in row["problem"]
 
+    def test_metrics_that_do_not_count_are_said(self, tiny, short):
+        run = fit(short, tiny, "mine", callbacks=[])
+        evaluate_run(run, tiny, baselines=())
+        fit(replace(short, epochs=2), tiny, "mine", callbacks=[], resume=True)
+        evaluate_run(run, tiny, baselines=())
+        run.save_json("metrics.json", run.metrics | {"made_from": {"weights": "others"}})
+        row = row_of("mine")
+        assert (row["state"], row["mAP@5"]) == ("finished", None)
+        assert "was made by another network" in row["problem"]
+        (run.folder / "metrics.json").write_text("{")
+        assert "metrics.json is damaged" in row_of("mine")["problem"]
+
+    @pytest.mark.slow
     def test_of_two_thousand_runs_opens_soon(self, tiny, short):
         run = fit(short, tiny, "first", callbacks=[])
         evaluate_run(run, tiny)
@@ -216,7 +229,7 @@ class TestUpkeep:
         assert line == 'fit(load_run("stopped").settings, load_dataset("tiny"), "stopped", resume=True)'
         from wsch_core import load_dataset
 
-        eval(line, {"fit": fit, "load_run": load_run, "load_dataset": load_dataset})  # noqa: S307
+        eval(line, {"fit": fit, "load_run": load_run, "load_dataset": load_dataset})
         assert row_of("stopped")["state"] == "finished"
 
     def test_a_run_that_goes_while_runs_are_listed_is_left_out(self, tiny, short):

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from types import SimpleNamespace
 
 import h5py
 import nbformat
@@ -169,16 +170,13 @@ class TestFromOutside:
 
 
 class TestCodes:
-    def test_come_in_the_data_sets_order(self, tiny, run):
-        codes, ids = run.load_codes()["database"]
-        run.save_codes("database", codes.flip(0), ids[::-1])
+    def test_of_another_network_or_of_other_features_are_made_anew(self, tiny, run):
+        codes, weights = run.load_codes()["database"].codes, run.weights
+        run.save_codes(tiny.database, -codes, "another")
         assert torch.equal(method_of_run(run, tiny).database, codes)
-
-    def test_of_other_videos_are_refused(self, tiny, run):
-        codes, ids = run.load_codes()["database"]
-        run.save_codes("database", codes, ["other", *ids[1:]])
-        with pytest.raises(ValueError, match=r"codes.h5 has no code of 1 of 14 database videos \(first: database/0\)"):
-            method_of_run(run, tiny)
+        other = SimpleNamespace(name="database", ids=tiny.database.ids, fingerprint="another")
+        run.save_codes(other, -codes, weights)
+        assert torch.equal(method_of_run(run, tiny).database, codes)
 
     def test_are_made_where_the_run_has_none(self, tiny, run):
         before = method_of_run(run, tiny)

@@ -100,8 +100,7 @@ class TestMaps:
         assert first.file == again.file
         assert "nothing has changed" in capsys.readouterr().out
         maps.code_map(run, maps.Setup(tiny, tiny.database, neighbours=5))
-        codes, ids = run.load_codes()["database"]
-        run.save_codes("database", -codes, ids)
+        run.save_codes(tiny.database, -run.load_codes()["database"].codes, run.weights)
         assert not maps.code_map(run, setup).reused
         assert len(laid_out) == 3
 
@@ -250,7 +249,7 @@ class TestView:
         (run.folder / "weights.safetensors").unlink()  # codes must be found, not made
         setup = maps.Setup(tiny, tiny.database, neighbours=4)
         shown = maps.code_map(run, setup)
-        groups = groups_by("class", setup, maps.run_codes(run, setup), shown)
+        groups = groups_by("class", setup, maps.mapped_codes(run, setup), shown)
         view = MapView([shown], groups, setup, run.folder, gallery_of(run, tiny, "database"))
         view._on_message(None, {"select": [0, 20]}, None)
         view.open()

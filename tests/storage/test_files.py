@@ -15,6 +15,7 @@ from wsch_core.storage.words import shortened
 FULL = """
 import json, resource, sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, torch
 from wsch_core.runs.folder import Run
 from wsch_core.storage.tensors import save_tensors
@@ -24,12 +25,13 @@ folder = Path(sys.argv[1])
 (folder / "maps").mkdir()
 run, videos = Run(folder), 50_000
 ids = [str(video) for video in range(videos)]
+split = SimpleNamespace(name="database", ids=ids, fingerprint="")
 points = Map("", ids, np.zeros((videos, 2), "f4"), np.zeros((videos, 3), "i4"), 0.5, folder / "maps" / "m.h5", False)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 told = {}
 for name, act in {
     "weights.safetensors": lambda: save_tensors(folder / "weights.safetensors", {"a": torch.zeros(200_000)}),
-    "codes.h5": lambda: run.save_codes("database", torch.ones(videos, 64, dtype=torch.int8), ids),
+    "codes.h5": lambda: run.save_codes(split, torch.ones(videos, 64, dtype=torch.int8), ""),
     "m.h5": lambda: _write(points, {}),
     "metrics.json": lambda: run.save_json("metrics.json", "x" * 500_000),
 }.items():

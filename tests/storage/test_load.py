@@ -15,7 +15,7 @@ from wsch_core import Settings, evaluate_run, fit, load_dataset, load_run
 from wsch_core.experiments import report
 from wsch_core.methods.wsch.cycle import PUBLISHED_CYCLE, passes
 from wsch_core.retrieval.search import hamming_distances, nearest
-from wsch_core.runs.folder import create_run
+from wsch_core.runs.outputs import create_run
 
 pytestmark = pytest.mark.slow
 VIDEOS, CLASSES, FRAMES, SIZE = 45_600, 239, 4, 16  # FCVID's numbers of videos and classes
@@ -95,12 +95,11 @@ def test_maps_of_45600_videos_are_laid_out(large):
     from wsch_core.show.style import save
 
     data, codes = large
-    described = {"name": "large", "feature_size": SIZE, "frames": 4}
+    described = {"name": "large", "feature_size": SIZE, "frames": FRAMES, "train_videos": VIDEOS}
     run = create_run("large", {"settings": Settings(dataset="large").as_dict(), "dataset": described})
-    run.save_codes("database", codes, data.database.ids)
     setup = maps.Setup(data, data.database)
     with taking() as taken:
-        made = maps.code_map(run, setup)
+        made = maps.code_map(run, setup, codes)
     measured("load", "map: 45,600 codes laid out by UMAP, compiling included", **taken)
     assert np.isfinite(made.coordinates).all()
     assert taken["MB"] < 4000

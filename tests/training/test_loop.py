@@ -4,6 +4,7 @@ import re
 import warnings
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from wsch_core import Settings, encode, evaluate_run, fit, load_run
 from wsch_core.data import load_dataset
 from wsch_core.methods.method import Pass
 from wsch_core.methods.wsch.method import WSCHMethod, learning_rate
-from wsch_core.runs.folder import list_runs
+from wsch_core.runs.outputs import list_runs
 from wsch_core.storage.lines import format_seconds
 from wsch_core.storage.tensors import read_tensors, save_tensors
 from wsch_core.training.checkpoint import state_tensors
@@ -32,7 +33,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-def test_a_run_folder_holds_the_whole_run(tiny, tiny_settings):
+def test_arun_folder_holds_the_whole_run(tiny, tiny_settings):
     run = fit(tiny_settings, tiny, name="first", callbacks=[])
     assert run.finished
     assert run.settings == tiny_settings
@@ -193,8 +194,8 @@ def test_more_epochs_make_old_results_void(tiny, tiny_settings):
     with pytest.raises(KeyboardInterrupt):
         fit(replace(tiny_settings, epochs=4), tiny, name="r", callbacks=[Interrupt(8)], resume=True)
     assert not run.finished
-    assert not (run.folder / "metrics.json").exists()
-    assert not (run.folder / "codes.h5").exists()
+    assert not run.evaluated
+    assert run.stored_codes(tiny.database) is None
 
 
 def test_a_cosine_learning_rate_cannot_be_given_more_epochs(tiny, tiny_settings):
@@ -320,20 +321,20 @@ def test_progress_is_told_and_printed(tiny, tiny_settings, capsys):
     assert len(lines) == len(told)
     assert "pass 7/7 · cycle epoch 2, contrast · reconstruction" in lines[-1]
     assert lines[-1].startswith("100% ████")
-    assert re.search(r"took \d:\d\d$", lines[-1])
+    assert re.search(r"took \d:\d\d · \S+$", lines[-1])
     assert "pre-training epoch 1, reconstruction" in describe(told[0])
     assert [format_seconds(s) for s in (0, 75.4, 3750)] == ["0:00", "1:15", "1:02:30"]
 
 
-def test_codes_in_a_run_folder_round_trip(tiny, tiny_settings):
+def test_codes_in_arun_folder_round_trip(tiny, tiny_settings):
     run = fit(tiny_settings, tiny, name="r", callbacks=[])
     codes = encode(run.model(), tiny.query.features)
-    run.save_codes("query", codes, tiny.query.ids)
-    run.save_codes("database", codes[:2], ["a", "<b>"])
+    run.save_codes(tiny.query, codes, run.weights)
+    run.save_codes(SimpleNamespace(name="database", ids=["a", "<b>"], fingerprint="f"), codes[:2], "w")
     loaded = run.load_codes()
-    assert torch.equal(loaded["query"][0], codes)
-    assert loaded["query"][1] == tiny.query.ids
-    assert loaded["database"][1] == ["a", "<b>"]
+    assert torch.equal(loaded["query"].codes, codes)
+    assert loaded["query"][1:] == (tiny.query.ids, run.weights, tiny.query.fingerprint)
+    assert loaded["database"][1:] == (["a", "<b>"], "w", "f")
 
 
 def test_runs_are_listed_and_found(tiny, tiny_settings):

@@ -13,9 +13,10 @@ import scipy  # whose parts are loaded when first used: they take longer than th
 
 from ..storage.hdf5 import check_storage, find, open_hdf5, read_slice
 from ..storage.words import one_line
+from .checksums import fingerprint, labels_fingerprint
 from .definition import SPLITS, Definition, SplitFiles, load_definition
 from .disk import DiskFeatures, open_features
-from .features import Features, check_files, fingerprint, read_features, read_ids
+from .features import Features, check_files, read_features, read_ids
 from .holding import HOLDS, held_in_memory
 from .labels import read_labels
 
@@ -107,8 +108,13 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
+        """Of all features and ids."""
         len(self)  # the files are checked first
-        return fingerprint(self.definition.folder, self.files.features, self.files.features_key)
+        return fingerprint(self.definition, self.files.features, self.files.features_key, self.ids)
+
+    @cached_property
+    def labels_fingerprint(self) -> str:
+        return labels_fingerprint(self.labels)
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from torch import Tensor
 
 from ..storage.hdf5 import find, open_hdf5
 from ..storage.lines import counted
+from .checksums import cache_folder, file_checksum
 from .definition import Definition
-from .features import Faults, Features, check_files, chunk_videos, direction_sums, fingerprint, read_chunks, spread
+from .features import Faults, Features, check_files, chunk_videos, direction_sums, read_chunks, spread
 from .holding import gigabytes
 
 READERS = 8  # threads that wait for the disk at the same time
-CACHE = ".cache"
 
 
 @dataclass(frozen=True)
@@ -283,16 +283,7 @@ def _check_space(folder: Path, title: str, needed: int) -> None:
         )
 
 
-def cache_folder(definition: Definition) -> Path:
-    """Where arrays made from a data set's files are kept: WSCH_CACHE/<data set>, else .cache in its own folder."""
-    chosen = os.environ.get("WSCH_CACHE")
-    return Path(chosen).expanduser().resolve() / definition.name if chosen else definition.folder / CACHE
-
-
 def _state(definition: Definition, path: Path, key: str) -> str:
     """What tells that a file is not the one it was, or is not another one."""
-    found, name = path.stat(), path.relative_to(definition.folder).as_posix()
-    # A cache elsewhere is shared by all folders of data.
-    folder = str(definition.folder.resolve()) if os.environ.get("WSCH_CACHE") else ""
-    content = fingerprint(definition.folder, (name,), key)
-    return repr((folder, name, key, found.st_size, found.st_mtime_ns, content))
+    name = path.relative_to(definition.folder).as_posix()
+    return repr((name, key, file_checksum(definition, name, key)))

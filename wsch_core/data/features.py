@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -25,7 +24,7 @@ from ..storage.hdf5 import (
     read_slice,
     read_texts,
 )
-from ..storage.words import one_line
+from ..storage.words import one_line, shortened
 from .definition import Definition
 
 CHUNK_BYTES = 2**26  # handled at a time where a whole split is walked through
@@ -157,6 +156,8 @@ def _check_extractor(definition: Definition, paths: Sequence[Path]) -> None:
     for path in paths:
         with open_hdf5(path) as file:
             found = read_attribute(file, "extractor_version")
+        if not isinstance(found, str | None):
+            raise ValueError(f"{path}: the attribute extractor_version is {shortened(found)}, but it must be one text.")
         if found is not None and expected is not None and found != expected:
             raise ValueError(
                 f"{path} was made by the extractor version {found!r}, but {whose} says {expected!r}: features of two "
@@ -279,18 +280,3 @@ def read_ids(folder: Path, split: str, files: tuple[str, ...], videos: int) -> l
             "every video needs one id of its own."
         )
     return ids
-
-
-def fingerprint(folder: Path, files: tuple[str, ...], key: str) -> str:
-    """A short hash of a split's files: their shapes, and 64 videos spread over each; the same data, the same hash."""
-    digest = hashlib.sha256()
-    for name in files:
-        with open_hdf5(folder / name) as file:
-            data = find(file, key)
-            digest.update(repr((data.shape, str(data.dtype))).encode())
-            try:
-                for row in np.linspace(0, len(data) - 1, min(64, len(data))).astype(int):
-                    digest.update(np.ascontiguousarray(read_slice(data, row, row + 1)).tobytes())
-            except OSError as error:
-                raise OSError(f"{folder / name}: {key!r} cannot be read ({one_line(error)}): copy it again.") from error
-    return digest.hexdigest()[:16]

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..data import Dataset
+from ..data import Dataset, Split
 from ..methods.baselines import BASELINES, fit_baseline
 from ..retrieval.codes import CodeHealth, health
 from ..retrieval.metrics import KS, Evaluation, evaluate, evaluate_cosine
 from ..runs.folder import Run
+from ..storage.tensors import digest
 from ..training.device import resolve_device
 from ..training.loop import encode
 
@@ -99,7 +100,7 @@ def evaluate_run(
     set without labels, or another one than the run was trained on (for that, `encode` and `evaluate_codes` are there).
     """
     _check_labels(dataset)
-    codes = encode_run(run, dataset, device)
+    codes, weights = _encode(run, dataset, device)
     options = {"ks": ks, "self_match": self_match}
     splits = _different_splits(dataset)
     methods = {run.method.name: evaluate_codes(codes, dataset, normalisation=normalisation, **options)}
@@ -121,8 +122,31 @@ def evaluate_run(
             query_ids=dataset.query.ids, database_ids=dataset.database.ids, normalisation=normalisation, **options,
         )  # fmt: skip
     results = Results(methods, not_hashed, health(codes["database"]), codes)
-    run.save_json("metrics.json", results.as_dict())
+    run.save_json("metrics.json", results.as_dict() | {"made_from": made_from(weights, dataset)})
     return results
+
+
+def made_from(weights: str, dataset: Dataset) -> dict[str, str]:
+    """What metrics depend on: the network, and all features, ids and labels. weights: see `digest`."""
+    found = {"weights": weights}
+    for name, split in dataset.splits.items():
+        found[f"{name}_features"] = split.fingerprint
+    for name in ("database", "query"):
+        found[f"{name}_labels"] = dataset.splits[name].labels_fingerprint
+    return found
+
+
+def is_evaluated(run: Run, dataset: Dataset, **evaluation: Any) -> bool:
+    """Whether a finished run's metrics were made by its network, of the data set as it is, in this way.
+
+    evaluation: as for `evaluate_run`
+    """
+    if not run.evaluated:
+        return False
+    metrics = run.metrics
+    own, wanted = metrics["methods"][run.method.name], {"self_match": "included", "normalisation": "k"} | evaluation
+    same = all(own.get(name) == wanted[name] for name in ("self_match", "normalisation"))
+    return same and metrics["made_from"] == made_from(run.weights, dataset)
 
 
 def encode_run(run: Run, dataset: Dataset, device: str = "auto") -> dict[str, Tensor]:
@@ -130,14 +154,34 @@ def encode_run(run: Run, dataset: Dataset, device: str = "auto") -> dict[str, Te
 
     Raises ValueError for another data set than the run was trained on.
     """
+    return _encode(run, dataset, device)[0]
+
+
+def _encode(run: Run, dataset: Dataset, device: str) -> tuple[dict[str, Tensor], str]:
+    """The codes, and what tells the network that made them."""
     _check_trained_on(run, dataset)
-    device = resolve_device(device)
-    model = run.model().to(device)
+    device, model = resolve_device(device), run.model()
+    weights = digest(model.state_dict())  # of what was read: a run that is being trained has others soon
     splits = _different_splits(dataset)
     codes = {name: encode(model, split.features, device) for name, split in splits.items()}
     for name, split in splits.items():
-        run.save_codes(name, codes[name], split.ids)
+        run.save_codes(split, codes[name], weights)
     codes.setdefault("query", codes["database"])
+    return codes, weights
+
+
+def run_codes(run: Run, split: Split, device: str = "auto") -> Tensor:
+    """A split's codes by the run's network as it is, (videos, b) int8 of ±1; those that are not kept are encoded now."""
+    stored = run.stored_codes(split)
+    if stored is not None:
+        return stored
+    print(f"{run.name}: encoding {len(split):,} videos of the {split.name} split")
+    model = run.model()
+    codes = encode(model, split.features, resolve_device(device))
+    try:
+        run.save_codes(split, codes, digest(model.state_dict()))
+    except OSError as error:
+        print(f"the codes are used, but not kept: {error}")
     return codes
 
 

@@ -16,10 +16,11 @@ from ..data.features import Features
 from ..methods.wsch.model import WSCH
 from ..methods.wsch.settings import Settings
 from ..retrieval.metrics import Evaluation
-from ..runs.folder import WEIGHTS, Run, create_run
+from ..runs.folder import WEIGHTS, Run
+from ..runs.outputs import load_run, making_run
 from ..storage.files import check_file
 from ..storage.pth import Damaged, NotPlain, read_pth
-from ..storage.tensors import save_tensors
+from ..storage.tensors import digest, save_tensors
 from ..storage.words import one_line, shortened
 from .evaluation import evaluate_codes
 
@@ -179,9 +180,10 @@ def import_checkpoint(path: Path | str, dataset: Dataset, name: str) -> Run:
         "precision": "float32",
         "imported": Path(path).name,
     }
-    run = create_run(name, record)
-    save_tensors(run.folder / WEIGHTS, checkpoint.model.state_dict())
-    return run
+    weights = checkpoint.model.state_dict()
+    with making_run(name, record) as run:
+        save_tensors(run.folder / WEIGHTS, weights, weights=digest(weights), passes="0")
+    return load_run(name)
 
 
 def ternary_codes(model: WSCH, features: Features | DiskFeatures, batch_size: int = 256) -> Tensor:

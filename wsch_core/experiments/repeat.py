@@ -11,9 +11,10 @@ from typing import Any
 from ..data import Dataset
 from ..methods import settings_for
 from ..methods.wsch.settings import Settings
-from ..runs.folder import Run, find_run, list_runs, load_run, run_name
+from ..runs.folder import Run
+from ..runs.outputs import find_run, list_runs, load_run, run_name
 from ..training.loop import fit
-from .evaluation import evaluate_run
+from .evaluation import evaluate_run, is_evaluated
 from .reference import import_checkpoint
 
 
@@ -32,19 +33,12 @@ def complete_run(
     elif not run.finished:
         begun = replace(settings, device=run.settings.device)
         run, done = fit(begun, dataset, run.name, callbacks, resume=True), "resumed"
-    elif not _evaluated(run, evaluation):
+    elif not is_evaluated(run, dataset, **evaluation):
         done = "evaluated"
     else:
         return run, "found"
     evaluate_run(run, dataset, **evaluation)
     return run, done
-
-
-def _evaluated(run: Run, evaluation: dict) -> bool:
-    if not run.evaluated:
-        return False
-    ours = next(iter(run.metrics["methods"].values()))
-    return all(ours.get(name) == value for name, value in evaluation.items() if name in ("self_match", "normalisation"))
 
 
 def complete_all(
@@ -69,7 +63,7 @@ def complete_all(
     given = [(load_run(name), "given") for name in runs]
     given += [_import(Path(path), dataset) for path in checkpoints]
     for place, (run, done) in enumerate(given):
-        if not _evaluated(run, evaluation):
+        if not is_evaluated(run, dataset, **evaluation):
             evaluate_run(run, dataset, **evaluation)
             given[place] = run, "evaluated" if done == "given" else done
     if given:

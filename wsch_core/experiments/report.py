@@ -9,7 +9,8 @@ import argparse
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
-from ..runs.folder import Run, load_run
+from ..runs.folder import Run
+from ..runs.outputs import load_run
 from .evaluation import NOT_HASHED
 
 TO_TRY = (
@@ -66,6 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--notebook", type=Path, help="executed notebook whose path is to be printed with the others")
     given = parser.parse_args(arguments)
     run = load_run(given.run)
+    if not run.evaluated:
+        to_do = "train it to its end, and evaluate it" if run.unfinished else "evaluate it"
+        raise SystemExit(
+            f"run {run.name} has no metrics of its network ({run.unfinished or 'not evaluated'}): {to_do}."
+        )
     ks, rows = metric_rows(run)
     settings = run.settings
     print(f"\n{settings.dataset}, {settings.bits} bits, run {run.name}: expected mAP@K over all orders of ties\n")

@@ -27,8 +27,11 @@ from ..data import Dataset
 from ..methods import settings_for
 from ..methods.wsch.cycle import passes
 from ..methods.wsch.settings import Settings
-from ..runs.folder import Run, find_run, run_name
+from ..runs.folder import Run
+from ..runs.outputs import find_run, run_name
+from ..storage.files import made_folder
 from ..storage.paths import PROJECT, data_folder, outputs_folder
+from .evaluation import is_evaluated
 from .variants import PUBLISHED
 
 TRAIN_NOTEBOOK = PROJECT / "notebooks" / "train.ipynb"
@@ -93,7 +96,7 @@ def plan(
             else:
                 parameters["device"] = run.settings.device  # one that is resumed goes on where it was
             parameters |= {"dataset": dataset.name, "run": run.name}
-            planned.append(Planned(variant, settings, parameters, run, run.evaluated))
+            planned.append(Planned(variant, settings, parameters, run, is_evaluated(run, dataset)))
     return planned
 
 
@@ -113,7 +116,7 @@ def run_sweep(
     progress = [Progress(one, "found" if one.found else "waiting") for one in planned]
     waiting = [one for one in progress if one.state == "waiting"]
     if waiting:
-        folder.mkdir(parents=True, exist_ok=True)
+        made_folder(folder)
         for one in waiting:
             _executed(folder, one.planned).unlink(missing_ok=True)  # once it is back, the run has begun
         with _cluster(min(workers, len(waiting)), scheduler) as client:

@@ -1,48 +1,64 @@
 """A run folder: settings, history, checkpoints, weights, codes and metrics. Files are written whole or not at all.
 
     outputs/<run>/
-      settings.json               all settings, versions, device, data set fingerprint
+      settings.json               all settings, versions, device, fingerprint of the training features
       history.jsonl               a line for each pass
       checkpoint-000123.safetensors   everything needed to go on after pass 123 (the newest two are kept)
       weights.safetensors         the trained network
-      codes.h5, metrics.json, figures
+      codes.h5, metrics.json, figures   with what they were made from: see `Run.evaluated`, `Run.stored_codes`
 
 Loading never executes anything from a file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
+from ..data import Split
 from ..data.definition import MOST_SIZE, SPLITS
-from ..methods import DEFAULT, METHODS, Method, method_of
+from ..methods import DEFAULT, METHODS, Method
+from ..methods.method import Pass
 from ..retrieval.codes import pack, unpack
-from ..storage.files import TEMPORARY, check_file, damaged, parse_json, read_json, read_text, write_whole
+from ..storage.files import (
+    check_file,
+    damaged,
+    is_locked,
+    locked,
+    parse_json,
+    read_json,
+    read_text,
+    remove_leftovers,
+    write_whole,
+)
 from ..storage.hdf5 import check_storage, find, hdf5_image, read_attribute, read_slice, read_texts
-from ..storage.paths import outputs_folder
-from ..storage.tensors import load_weights, read_tensors
-from ..storage.words import one_line, shortened, unknown_name
+from ..storage.tensors import digest, load_weights, read_head, read_tensors
+from ..storage.words import one_line, shortened
 from .records import are_shares, is_entry, is_evaluation, is_health
 
 KEPT_CHECKPOINTS = 2
-LONGEST_NAME = 250  # bytes of a run's name, which file systems allow
 CHECKPOINTED = "model."  # how the network's tensors are named in a checkpoint
 MOST_HISTORY = 2**26  # bytes
 TRAIN_AGAIN, EVALUATE_AGAIN = "train the run again", "evaluate the run again"
 LOCK = ".lock"
 WEIGHTS = "weights.safetensors"  # there once a run is finished
+
+
+class Codes(NamedTuple):
+    """The codes of a split, and what made them."""
+
+    codes: Tensor  # (n, b) int8 of ±1
+    ids: list[str]
+    weights: str  # digest of the network's weights
+    features: str  # fingerprint of the split
 
 
 @dataclass(frozen=True)
@@ -102,12 +118,60 @@ class Run:
         return entries
 
     @property
+    def schedule(self) -> list[Pass]:
+        """All passes of the run, in order; of an imported one, of whose training nothing is known, none."""
+        record = self.record
+        if "imported" in record:
+            return []
+        described = record["dataset"]
+        videos = described.get("train_videos")
+        if type(videos) is not int or videos < 1:
+            raise damaged(self.folder / "settings.json", f"train_videos is {shortened(videos)}", TRAIN_AGAIN)
+        return self.method(self.settings, videos, described["frames"], described["feature_size"]).passes()
+
+    @property
+    def passes_done(self) -> int:
+        """Of the schedule; what a killed run has in its history beyond its newest checkpoint counts as well."""
+        return len(self.history)
+
+    @property
     def finished(self) -> bool:
-        return (self.folder / WEIGHTS).exists()
+        """Whether the network is there as all passes of the schedule have made it."""
+        path = self.folder / WEIGHTS
+        if not path.exists():
+            return False
+        passes = read_head(path, self.folder).get("passes", str(self.passes_done))  # former versions did not write it
+        return passes == str(len(self.schedule))
 
     @property
     def evaluated(self) -> bool:
-        return self.finished and (self.folder / "metrics.json").exists()
+        """Whether metrics.json was made by the finished network; one that is damaged is made again."""
+        if not self.finished or not (self.folder / "metrics.json").exists():
+            return False
+        try:
+            return self.metrics.get("made_from", {}).get("weights") == self.weights
+        except (OSError, AttributeError):
+            return False
+
+    @property
+    def weights(self) -> str:
+        """What tells the network as it is from all others, see `digest`."""
+        path, prefix = self._network_file()
+        told = read_head(path, self.folder).get("weights")
+        return told or digest(
+            {n.removeprefix(prefix): t for n, t in read_tensors(path).items() if n.startswith(prefix)}
+        )
+
+    @property
+    def unfinished(self) -> str:
+        """ "" for a finished run; else how far it is: "unfinished: 2 of 70 passes"."""
+        return "" if self.finished else f"unfinished: {self.passes_done} of {len(self.schedule)} passes"
+
+    @property
+    def title(self) -> str:
+        """For headings: "WSCH, 64 bits"; an unfinished run says so."""
+        words = [self.method.name, f"{self.settings.bits} bits", self.unfinished]
+        return ", ".join(filter(None, words))
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -138,14 +202,17 @@ class Run:
         record = self.record
         with torch.device("meta"):  # sizes only: the file must hold them before they take memory
             model = self.method.network(self.settings, record["dataset"]["feature_size"], record["dataset"]["frames"])
-        if self.finished:
-            path, prefix = self.folder / WEIGHTS, ""
-        elif self.checkpoints():
-            path, prefix = self.checkpoints()[0], CHECKPOINTED
-        else:
-            raise FileNotFoundError(f"{self.folder} holds no weights yet: train the run first.")
+        path, prefix = self._network_file()
         load_weights(model, read_tensors(path, self.folder), path, prefix, assign=True)
         return model.eval()
+
+    def _network_file(self) -> tuple[Path, str]:
+        """The file that holds the network as it is, and how the names of its tensors begin there."""
+        if self.finished:
+            return self.folder / WEIGHTS, ""
+        if self.checkpoints():
+            return self.checkpoints()[0], CHECKPOINTED
+        raise FileNotFoundError(f"{self.folder} holds no weights yet: train the run first.")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -153,38 +220,50 @@ class Run:
 
         The lock ends with its process, however that ends; what a killed one left half written is removed.
         """
-        try:
-            with FileLock(self.folder / LOCK, timeout=0):
-                for leftover in self.folder.glob(f"{TEMPORARY}*"):
-                    leftover.unlink(missing_ok=True)
-                yield
-        except Timeout:
-            raise RuntimeError(
-                f"run {self.name} is being trained by another process: wait for it, or choose another run name."
-            ) from None
+        busy = f"run {self.name} is being trained by another process: wait for it, or choose another run name."
+        with locked(self.folder / LOCK, busy):
+            remove_leftovers(self.folder)
+            yield
+
+    @property
+    def being_trained(self) -> bool:
+        """Whether a process holds the lock; where this user may not ask, none is taken to."""
+        return is_locked(self.folder / LOCK)
 
     def save_json(self, name: str, content: Any) -> None:
         write_whole(self.folder / name, lambda path: path.write_text(json.dumps(content, indent=1), encoding="utf-8"))
 
-    def save_codes(self, split: str, codes: Tensor, ids: list[str]) -> None:
-        """Keep a split's codes, packed, with their ids and bit count, in codes.h5 beside those of other splits."""
+    def save_codes(self, split: Split, codes: Tensor, weights: str) -> None:
+        """Keep a split's codes, packed, with their ids and bit count, in codes.h5 beside those of other splits.
+
+        weights: of the network that made them, see `digest`
+        """
         try:
             stored = self.load_codes()
         except OSError:  # none yet, or damaged: they are written anew
             stored = {}
-        stored[split] = (codes, ids)
+        stored[split.name] = Codes(codes, split.ids, weights, split.fingerprint)
 
         def fill(file: h5py.File) -> None:
-            for name, (rows, names) in stored.items():
+            for name, found in stored.items():
                 group = file.create_group(name)
-                group.attrs["bits"] = rows.shape[1]
-                group.create_dataset("packed", data=pack(rows).numpy(), fletcher32=True)  # damage shows
-                group.create_dataset("ids", data=names, dtype=h5py.string_dtype())
+                group.attrs["bits"] = found.codes.shape[1]
+                group.attrs["weights"], group.attrs["features"] = found.weights, found.features
+                group.create_dataset("packed", data=pack(found.codes).numpy(), fletcher32=True)  # damage shows
+                group.create_dataset("ids", data=found.ids, dtype=h5py.string_dtype())
 
         write_whole(self.folder / "codes.h5", lambda path: path.write_bytes(hdf5_image(fill)))
 
-    def load_codes(self) -> dict[str, tuple[Tensor, list[str]]]:
-        """By split: the codes (n, b) int8 of ±1, and their ids."""
+    def stored_codes(self, split: Split) -> Tensor | None:
+        """The codes (n, b) of a split that are kept, if the network as it is made them of the features as they are."""
+        if not (self.folder / "codes.h5").exists():
+            return None
+        wanted = (self.weights, split.fingerprint)
+        same = (found.codes for found in self.load_codes().values() if (found.weights, found.features) == wanted)
+        return next(same, None)  # the database's may be those of the training split
+
+    def load_codes(self) -> dict[str, Codes]:
+        """By split, what codes.h5 holds, whatever it was made from."""
         path = self.folder / "codes.h5"
         check_file(path, "evaluate the run first", self.folder)
         try:
@@ -197,7 +276,7 @@ class Run:
         return codes
 
 
-def _read_codes(file: h5py.File, split: str) -> tuple[Tensor, list[str]]:
+def _read_codes(file: h5py.File, split: str) -> Codes:
     packed, ids, group = (find(file, f"{split}/{name}") for name in ("packed", "ids", ""))
     for name, stored, ranks in (("packed", packed, 2), ("ids", ids, 1)):
         if not isinstance(stored, h5py.Dataset) or stored.ndim != ranks:
@@ -205,81 +284,6 @@ def _read_codes(file: h5py.File, split: str) -> tuple[Tensor, list[str]]:
         check_storage(file, f"{split}/{name}", stored)
     if len(packed) != len(ids):
         raise ValueError(f"{split} has {len(packed)} codes and {len(ids)} ids")
-    return unpack(torch.from_numpy(read_slice(packed)), int(read_attribute(group, "bits"))), read_texts(ids)
-
-
-def create_run(name: str, record: dict[str, Any]) -> Run:
-    """Make a new run folder below outputs/ (or WSCH_OUTPUTS); a name in use or an unwritable folder is refused."""
-    folder = _run_folder(name)
-    try:
-        folder.mkdir(parents=True)
-        run = Run(folder)
-        run.save_json("settings.json", record)
-    except FileExistsError:
-        raise FileExistsError(
-            f"{folder} exists: choose another run name, resume this run, or remove the folder."
-        ) from None
-    except OSError as error:
-        raise OSError(
-            f"{folder} cannot be written ({error.strerror}): set WSCH_OUTPUTS to a writable folder."
-        ) from error
-    return run
-
-
-def load_run(name: str = "") -> Run:
-    """A run by its name; without one, the newest. Raises ValueError for an unknown name, naming the closest."""
-    runs = list_runs()
-    if not runs:
-        raise ValueError(f"{outputs_folder()} holds no runs: train one first.")
-    if not name:
-        return runs[-1]
-    if (_run_folder(name) / "settings.json").exists():
-        return Run(_run_folder(name))
-    raise ValueError(unknown_name("run", name, [run.name for run in runs]))
-
-
-def list_runs() -> list[Run]:
-    """All runs, the oldest first."""
-    found = outputs_folder().glob("*/settings.json")
-    return [Run(path.parent) for path in sorted(found, key=lambda path: path.stat().st_mtime)]
-
-
-def find_run(settings: Any, fingerprint: str) -> Run | None:
-    """The run that was made with these settings, on whatever device, from training features of this fingerprint; None if
-    there is none.
-
-    Of several an evaluated one is preferred, then a finished one, then the newest.
-    """
-    wanted = _identity(settings, fingerprint)
-    same = [run for run in list_runs() if _identity_of(run) == wanted]
-    return max(reversed(same), key=lambda run: (run.evaluated, run.finished), default=None)
-
-
-def run_name(prefix: str, settings: Any, fingerprint: str) -> str:
-    """A run's name that tells what is in it, the same for the same settings and features:
-    "ablation-joint-64bits-seed1-3fa2c1"."""
-    digest = hashlib.sha256(json.dumps(_identity(settings, fingerprint), sort_keys=True).encode()).hexdigest()
-    readable = re.sub(r"[^A-Za-z0-9.+]+", "-", prefix).lstrip("-.+")[:60] or "run"
-    return f"{readable}-{settings.bits}bits-seed{settings.seed}-{digest[:6]}"
-
-
-def _identity(settings: Any, fingerprint: str) -> dict[str, Any]:
-    """All that decides what a run becomes."""
-    return settings.as_dict() | {"method": method_of(settings), "device": "", "train_fingerprint": fingerprint}
-
-
-def _identity_of(run: Run) -> dict[str, Any] | None:
-    try:
-        return _identity(run.settings, run.record["dataset"]["train_fingerprint"])
-    except (OSError, ValueError, LookupError):
-        return None  # damaged, imported, or of settings this version does not know: not the run that is looked for
-
-
-def _run_folder(name: str) -> Path:
-    fits = isinstance(name, str) and re.fullmatch(r"[\w][\w.+-]{0,99}", name)
-    if not fits or len(name.encode()) > LONGEST_NAME:
-        raise ValueError(
-            f"the run name {shortened(name)} cannot be a folder name: use up to 100 letters, digits, '.', '_', '-' "
-            "and '+'."
-        )
-    return outputs_folder() / name
+    codes = unpack(torch.from_numpy(read_slice(packed)), int(read_attribute(group, "bits")))
+    made_from = (str(read_attribute(group, name) or "") for name in ("weights", "features"))
+    return Codes(codes, read_texts(ids), *made_from)

@@ -14,10 +14,8 @@ from ..methods import METHODS, Method, defaults_for, method_of, recipe_of
 from ..methods.method import Pass
 from ..storage.files import parse_json, read_text
 from ..storage.words import one_line
-from .folder import LOCK, MOST_HISTORY, TRAIN_AGAIN, Run
+from .folder import EVALUATE_AGAIN, MOST_HISTORY, TRAIN_AGAIN, Run
 from .notes import read_notes
-
-from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,16 +58,6 @@ class Runs(list[Run]):
         return frame
 
 
-def list_runs(archived: bool = False) -> Runs:
-    """All runs below outputs/ (or WSCH_OUTPUTS), the oldest first; with `archived`, those that were put away instead.
-
-    `list_runs().as_frame()` is a table with a row for each: state, settings, mAP@K, time, size, tags and note.
-    """
-    from .folder import list_runs as l, outputs_folder
-    if archived: return Runs(Run(p.parent) for p in (outputs_folder()/"archive").glob("*/settings.json"))
-    return Runs(l())
-
-
 class _Seen(Run):
     """A run as it is when it is looked at: what several properties need is read once."""
 
@@ -83,7 +71,9 @@ class _Seen(Run):
     def schedule(self) -> list[Pass]:
         """Made once for all runs that differ in their seed alone."""
         described = self.record["dataset"]
-        sizes = described.get("train_videos"), described["frames"], described["feature_size"]
+        if "imported" in self.record or type(described.get("train_videos")) is not int:
+            return Run.schedule.fget(self)
+        sizes = described["train_videos"], described["frames"], described["feature_size"]
         return _schedule(self.method, replace(self.settings, seed=0), sizes)
 
     @cached_property
@@ -123,7 +113,7 @@ def _row(run: Run, defaults: dict[tuple, dict]) -> dict[str, Any]:
     try:
         row |= _settings(run, defaults)
         row |= _state(run)
-        row |= _results(run) if run.evaluated else {}
+        row |= _results(run) if run.evaluated else {"problem": row["problem"] or _why_not_evaluated(run)}
     except (OSError, ValueError) as error:
         row |= {"state": "damaged", "problem": one_line(error)}
     return row
@@ -179,22 +169,8 @@ def _state(run: _Seen) -> dict[str, Any]:
     if run.finished:
         state = "evaluated" if run.evaluated else "finished"
     else:
-        state = "training" if being_trained(run) else "interrupted"
+        state = "training" if run.being_trained else "interrupted"
     return {"state": state, "passes done": done, "passes": len(run.schedule), "seconds": seconds}
-
-
-def being_trained(run: Run) -> bool:
-    """Whether a process holds the run's lock. Where this user may not look, nobody is taken to."""
-    path = run.folder / LOCK
-    if not path.is_file():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
 
 
 def _number_of(line: str) -> int | None:
@@ -203,6 +179,19 @@ def _number_of(line: str) -> int | None:
     except ValueError:
         return None
     return entry.get("pass") if isinstance(entry, dict) else None
+
+
+def _why_not_evaluated(run: _Seen) -> str:
+    """Why the metrics of a finished run do not count; "" where there are none."""
+    path = run.folder / "metrics.json"
+    if not run.finished or not path.exists():
+        return ""
+    try:
+        return (
+            f"{path} was made by another network than the one that is there: {EVALUATE_AGAIN}." if run.metrics else ""
+        )
+    except OSError as error:
+        return one_line(error)
 
 
 def _results(run: _Seen) -> dict[str, Any]:

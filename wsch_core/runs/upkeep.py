@@ -1,23 +1,19 @@
 """What is done to a run as a whole: it gets another name, is put away and brought back, is deleted. Never while it is
 being trained.
-
-The archive is a folder, outputs/archive/, and no mark in the run: whatever looks for runs passes it by without having to
-ask, and people who open outputs/ see it as well.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from ..storage.files import TEMPORARY
+from ..storage.files import temporary_name
 from ..storage.paths import outputs_folder
-from .folder import Run, _run_folder as run_folder
-
-ARCHIVE = "archive"
+from .folder import Run
+from .outputs import archive_folder, run_folder
 
 
 def how_to_go_on(run: Run) -> str:
@@ -46,30 +42,27 @@ def delete_run(run: Run) -> None:
 
     It vanishes from every list at once: its folder is renamed before its files go.
     """
-    with _alone(run):
-        last = run.folder.with_name(f"{TEMPORARY}{run.name}")
-        os.replace(run.folder, last)
     try:
-        shutil.rmtree(last)
+        with TemporaryDirectory(prefix=temporary_name(), dir=run.folder.parent) as place, _alone(run):
+            os.rename(run.folder, Path(place) / run.name)
     except OSError as error:
-        raise OSError(f"{last} cannot be removed ({error.strerror}): remove it by hand.") from error
-
-
-def archive_folder() -> Path:
-    """outputs/archive/, whether it is there or not; ValueError where a run of former times has that name."""
-    folder = outputs_folder() / ARCHIVE
-    if (folder / "settings.json").exists():
-        raise ValueError(f"{folder} is a run, and the place of archived ones: rename its folder by hand.")
-    return folder
+        if error.strerror is None:
+            raise
+        raise OSError(f"{run.folder} cannot be removed ({error.strerror}): remove what is left by hand.") from error
 
 
 def _moved(run: Run, name: str, parent: Path) -> Run:
     target = parent / name
     if os.path.lexists(target):
         raise FileExistsError(f"{target} exists: choose another name, or rename or delete what is there.")
-    with _alone(run):
-        parent.mkdir(exist_ok=True)
-        os.rename(run.folder, target)
+    try:
+        with _alone(run):
+            parent.mkdir(exist_ok=True)
+            os.rename(run.folder, target)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        raise OSError(f"{target} cannot be made ({error.strerror}): make {parent} writable.") from error
     return Run(target)
 
 
@@ -78,10 +71,5 @@ def _alone(run: Run) -> Iterator[None]:
     """Nobody trains in the folder meanwhile (RuntimeError), which is one and no link (OSError)."""
     if run.folder.is_symlink() or not run.folder.is_dir():
         raise OSError(f"{run.folder} is no folder of its own (a link, or gone): change it by hand.")
-    try:
-        with run.lock():
-            yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(f"{run.folder} cannot be changed ({error.strerror}): make it writable.") from error
+    with run.lock():
+        yield

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import text_to_path
 
-from ..storage.files import make_folder, write_whole
+from ..storage.files import made_folder, make_folder, write_whole
 
 WIDTH = 9.6  # inches, a notebook column
 DPI = 100  # on screen
@@ -218,7 +218,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     if path.suffix.lower() != ".png":
         raise ValueError(f"figures are saved as PNG: give a path ending in .png, not {path.name!r}")
     data = _png(figure, SAVED_DPI)  # drawn first: a figure that cannot be drawn touches no file
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made_folder(path.parent)
     write_whole(path, lambda draft: draft.write_bytes(data))
     return path
 

@@ -13,7 +13,7 @@ from pandas.io.formats.style import Styler
 from ..data import Dataset
 from ..data.holding import gigabytes
 from ..experiments.evaluation import NOT_HASHED
-from ..storage.files import write_whole
+from ..storage.files import made_folder, write_whole
 from ..storage.words import as_cell
 
 MEANINGS = {
@@ -131,7 +131,7 @@ def write_tables(folder: Path, name: str, frame: pd.DataFrame) -> list[Path]:
 
     Returns both paths. The index is left out; in LaTeX, texts are escaped and a missing number is a dash.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    made_folder(folder)
     texts = {
         ".csv": frame.map(as_cell).rename(columns=as_cell).to_csv(index=False, lineterminator="\r\n"),
         ".tex": latex(frame),

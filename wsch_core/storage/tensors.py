@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,10 +19,13 @@ CHECKSUM = "crc32"
 MOST_HEADER = 2**20  # bytes that name the tensors: some ten thousand of them
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors, with a checksum that tells a damaged file from a good one."""
+def save_tensors(path: Path, tensors: dict[str, Tensor], **told: str) -> None:
+    """Write tensors as safetensors, with a checksum that tells a damaged file from a good one.
+
+    told: what else the file's head says, see `read_head`
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {CHECKSUM: _checksum(contiguous)}
+    metadata = told | {CHECKSUM: _checksum(contiguous)}
 
     def write(temporary: Path) -> None:
         try:
@@ -38,6 +43,26 @@ def check_header(path: Path, inside: Path | None = None) -> None:
         header = int.from_bytes(file.read(8), "little")
     if header > MOST_HEADER:
         raise OSError(f"{path} is damaged (its header takes {header:,} bytes, at most {MOST_HEADER:,} are read).")
+
+
+def read_head(path: Path, inside: Path | None = None) -> dict[str, str]:
+    """What the head of a safetensors file says beside its tensors, of which none is read."""
+    check_header(path, inside)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise OSError(f"{path} is damaged ({one_line(error)}).") from error
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """What tells weights from all others: of names, types, shapes and contents, in 16 hexadecimal digits."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")
+    return found.hexdigest()[:16]
 
 
 def read_tensors(path: Path, inside: Path | None = None) -> dict[str, Tensor]:

@@ -46,7 +46,8 @@ def as_cell(value: Any) -> Any:
 
 def unknown_name(kind: str, name: Any, known: list[str]) -> str:
     """One sentence that refuses a name and points to the closest known one."""
-    close = get_close_matches(str(name)[:MOST_COMPARED], known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    by_letters = {one.casefold(): one for one in reversed(known)}
+    close = get_close_matches(str(name)[:MOST_COMPARED].casefold(), by_letters, n=1, cutoff=0.5)
+    hint = f"did you mean {by_letters[close[0]]!r}? " if close else ""
     listed = ", ".join(map(str, known[:MOST_NAMED])) + (", ..." if len(known) > MOST_NAMED else "")
     return f"{shortened(name)} is not a known {kind}: {hint}Known are {listed}."

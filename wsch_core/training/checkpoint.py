@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import platform
@@ -20,10 +22,11 @@ from torch import Tensor
 from ..data import Dataset
 from ..methods import METHODS, method_of
 from ..methods.method import Method, State
-from ..runs.folder import CHECKPOINTED, KEPT_CHECKPOINTS, Run, create_run, load_run
+from ..runs.folder import CHECKPOINTED, KEPT_CHECKPOINTS, WEIGHTS, Run
+from ..runs.outputs import create_run, load_run
 from ..storage.files import write_whole
 from ..storage.paths import PROJECT
-from ..storage.tensors import load_weights, read_tensors, save_tensors
+from ..storage.tensors import digest, load_weights, read_tensors, save_tensors
 from .device import resolve_precision
 
 OPTIMIZER, KEPT = "optimizer.", "kept."  # how tensors are named in a checkpoint, beside the network's
@@ -47,8 +50,14 @@ def start_run(settings: Any, dataset: Dataset, device: torch.device, name: str, 
         return run, run.record["precision"]
     precision = resolve_precision(settings.precision, device)
     readable = re.sub(r"[^A-Za-z0-9.+-]", "_", settings.dataset).lstrip("-.+")[:60] or "run"
-    name = name or f"{readable}-{settings.bits}bits-{datetime.now():%Y%m%d-%H%M%S}"
-    return create_run(name, describe_run(settings, dataset, device, precision)), precision
+    record = describe_run(settings, dataset, device, precision)
+    if name:
+        return create_run(name, record), precision
+    name = f"{readable}-{settings.bits}bits-{datetime.now():%Y%m%d-%H%M%S}"
+    for number in itertools.count(1):  # others may begin in the same second
+        with contextlib.suppress(FileExistsError):
+            return create_run(name if number == 1 else f"{name}-{number}", record), precision
+    raise AssertionError("unreachable")
 
 
 def describe_run(settings: Any, dataset: Dataset, device: torch.device, precision: str) -> dict[str, Any]:
@@ -136,17 +145,22 @@ class CheckpointWriter:
         start = time.perf_counter()
         path = self.run.folder / f"checkpoint-{len(self.state.history):06}.safetensors"
         _flush(self.run.folder / "history.jsonl")
-        save_tensors(path, state_tensors(self.state))
+        save_tensors(path, state_tensors(self.state), **self.told())
         for old in self.run.checkpoints()[KEPT_CHECKPOINTS:]:
             old.unlink()
         self.saved_at = time.perf_counter()
         self.cost = self.saved_at - start
 
+    def told(self) -> dict[str, str]:
+        """What a file says of the network in it."""
+        return {"weights": digest(self.state.model.state_dict()), "passes": str(len(self.state.history))}
+
     def finish(self) -> None:
-        """Keep the final state, and only that: a finished run can be given more epochs."""
+        """Keep the final state, and only that: a finished run can be given more epochs. Keep the network by itself."""
         self.save()
         for old in self.run.checkpoints()[1:]:
             old.unlink()
+        save_tensors(self.run.folder / WEIGHTS, self.state.model.state_dict(), **self.told())
 
 
 def _write_history(run: Run, history: list[dict]) -> None:

@@ -16,8 +16,7 @@ from ..data.holding import held_on_gpu
 from ..data.loader import Batch, visible_batches
 from ..methods import METHODS, method_of
 from ..methods.method import Context, Method, Pass, State
-from ..runs.folder import WEIGHTS, Run
-from ..storage.tensors import save_tensors
+from ..runs.folder import Run
 from .checkpoint import CheckpointWriter, restore_newest, start_run
 from .device import autocast, peak_memory, resolve_device
 from .progress import Progress, ProgressLine
@@ -58,25 +57,37 @@ def fit(
     run, precision = start_run(settings, dataset, device, name, resume)
     state = new_state(method, device)
     context = Context(features, device, autocast(device, precision))
-    with run.lock():
-        if not restore_newest(run, state, method):
-            made = method.prepare(context, state.generator)
-            state.kept = {name: t.to(device) if name in method.kept_on_device else t for name, t in made.items()}
-        now = {"settings": settings.as_dict(), "features_held": features.held}  # epochs may have been raised
-        run.save_json("settings.json", run.record | now)
-        loop = _Loop(method, schedule, state, context, callbacks)
-        writer = CheckpointWriter(run, state)
-        remaining = schedule[len(state.history) :]
-        if remaining:  # a run that is given more epochs is not finished any more, and not evaluated
-            for name in (WEIGHTS, "codes.h5", "metrics.json"):
-                (run.folder / name).unlink(missing_ok=True)
-        for current in remaining:
-            state.history.append(loop.run_pass(current))
-            writer.after_pass()
-        writer.finish()
-        save_tensors(run.folder / WEIGHTS, state.model.state_dict())
-        run.save_json("settings.json", run.record | {"peak_memory_bytes": peak_memory(device)})
+    try:
+        with run.lock():
+            if not restore_newest(run, state, method):
+                made = method.prepare(context, state.generator)
+                state.kept = {name: t.to(device) if name in method.kept_on_device else t for name, t in made.items()}
+            now = {"settings": settings.as_dict(), "features_held": features.held}  # epochs may have been raised
+            run.save_json("settings.json", run.record | now)
+            loop = _Loop(run.name, method, schedule, state, context, callbacks)
+            writer = CheckpointWriter(run, state)
+            for current in schedule[len(state.history) :]:
+                state.history.append(loop.run_pass(current))
+                writer.after_pass()
+            writer.finish()
+            run.save_json("settings.json", run.record | {"peak_memory_bytes": peak_memory(device)})
+    except KeyboardInterrupt:
+        raise Interrupted(run.name, len(state.history), len(schedule)) from None
     return run
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was interrupted; says which run that was, how far it was, and how it goes on."""
+
+    def __init__(self, run: str, done: int, passes: int):
+        super().__init__(
+            f"run {run} was interrupted after {done} of {passes} passes: fit(settings, dataset, name={run!r}, resume=True) "
+            f"goes on with it, as do the notebook's parameters run = {run!r} and resume = True."
+        )
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: where the network computed at that moment helps nobody."""
+        return [str(self)]
 
 
 def _training_features(dataset: Dataset, device: torch.device) -> Features | DiskFeatures:
@@ -98,8 +109,8 @@ def new_state(method: Method, device: torch.device) -> State:
 class _Loop:
     """What the passes of one run share: method, schedule, state and the clock."""
 
-    def __init__(self, method: Method, schedule: list[Pass], state: State, context: Context, callbacks):
-        self.method, self.schedule, self.state, self.context = method, schedule, state, context
+    def __init__(self, run: str, method: Method, schedule: list[Pass], state: State, context: Context, callbacks):
+        self.run, self.method, self.schedule, self.state, self.context = run, method, schedule, state, context
         self.callbacks = callbacks
         self.clock = _Clock(schedule, state.history)
 
@@ -152,7 +163,9 @@ class _Loop:
 
     def tell(self, current: Pass, share: float, losses: dict, speed: float, entry: dict | None = None) -> None:
         done, left = self.clock.estimate(current, share)
-        progress = Progress(current, len(self.schedule), done, losses, speed, self.clock.elapsed(), left, entry)
+        progress = Progress(
+            current, len(self.schedule), done, losses, speed, self.clock.elapsed(), left, entry, self.run
+        )
         for callback in self.callbacks:
             callback(progress)
 

@@ -27,6 +27,7 @@ class Progress:
     seconds: float  # since training began or was resumed
     seconds_left: float
     entry: dict | None = None  # the pass's line in the history, once it is finished
+    run: str = ""  # its name
 
     @property
     def finished(self) -> bool:
@@ -66,4 +67,5 @@ def describe(progress: Progress) -> str:
         f"{progress.videos_per_second:,.0f} videos/s",
         f"took {format_seconds(progress.seconds)}" if progress.finished else left,
     ]
+    parts.append(progress.run)
     return " · ".join(part for part in parts if part)

@@ -22,11 +22,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from ..data.definition import SPLITS, Definition, list_definitions, read_definition
 from ..runs.folder import LOCK
-from ..storage.files import make_folder
+from ..storage.files import locked, made_folder, make_folder
 from ..storage.lines import counted
 from ..storage.paths import data_folder
 from .assemble import Plan, clean, same_as, write_set
@@ -212,16 +211,9 @@ def _empty(folder: Path) -> bool:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"{folder} cannot be made ({error.strerror}): set WSCH_DATA to a writable folder.") from error
-    make_folder(folder, PARTS)
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield
-    except Timeout:
-        raise RuntimeError(f"videos are being imported into {folder} by another process: wait for it.") from None
+    make_folder(made_folder(folder), PARTS)
+    with locked(folder / LOCK, f"videos are being imported into {folder} by another process: wait for it."):
+        yield
 
 
 def _read_former(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.definition import Definition
+from ..storage.files import check_file
 from .describe import describe
 from .extractors.extract import extractor_of
 
@@ -18,6 +19,5 @@ def query_video(path: Path | str, definition: Definition, device: str = "auto") 
     cannot be had.
     """
     path = Path(path).expanduser()
-    if not path.is_file():  # before a network is loaded for it
-        raise FileNotFoundError(f"{path} is missing: give the path of a video file, or of one video's features (.h5).")
+    check_file(path, "give the path of a video file, or of one video's features (.h5)")  # before a network is loaded
     return describe(path, extractor_of(definition, device), definition.frames)

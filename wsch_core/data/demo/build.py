@@ -19,7 +19,8 @@ import numpy as np
 import scipy.io
 import torch
 
-from ...storage.hdf5 import hdf5_image, open_hdf5
+from ...storage.hdf5 import hdf5_image, open_hdf5, read_attribute
+from ...storage.words import one_line
 from .frames import DIGIT_CLASSES, FRAMES, MOTIONS, Draws, deal, draw_videos, load_digits
 from .network import FEATURE_SIZE, load_network, scaled
 
@@ -29,6 +30,7 @@ DIGIT_AND_MOTION_CLASSES = tuple(f"{digit} {motion}" for digit in DIGIT_CLASSES 
 SPLITS = ("train", "database", "query")
 PER_CLASS = {"train": 40, "database": 20, "query": 5}  # videos of each digit and motion: 2400, 1200 and 300 in all
 BATCH = 100  # frames that the network sees at a time
+SPACE = "110 MB"
 STEP = 2**-12  # features are multiples of it
 
 
@@ -45,17 +47,16 @@ def build_demo(folder: Path, report: Callable[[str], None] = print) -> None:
     scratch = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
     try:
         scratch.mkdir(parents=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OSError(
-            f"Cannot make the demo set in {folder} ({reason}): set WSCH_DATA to a writable folder."
-        ) from error
-    try:
         report(f"Making the demo set in {folder}: moving handwritten digits, about 20 s, once.")
         started = time.perf_counter()
         _write_all(scratch)
         if _move_into_place(scratch, folder):
             report(f"The demo set is ready after {time.perf_counter() - started:.0f} s.")
+    except OSError as error:
+        raise OSError(
+            f"Cannot make the demo set in {folder} ({error.strerror or error}): set WSCH_DATA to a writable folder with "
+            f"{SPACE} free."
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -68,11 +69,11 @@ def _refuse_or_complete(folder: Path) -> bool:
     """True where the set is already there; a folder that holds something else is refused before any work is done."""
     if _is_complete(folder):
         with open_hdf5(folder / "train.h5") as file:
-            version = file.attrs.get("builder_version")
-        if version != BUILDER_VERSION:
+            version = read_attribute(file, "builder_version")
+        if not np.array_equal(version, BUILDER_VERSION):
             raise OSError(
-                f"{folder} holds version {version} of the demo set, and this is version {BUILDER_VERSION}, with other "
-                "videos: remove the folder, and it is made anew."
+                f"{folder} holds version {one_line(version)} of the demo set, and this is version {BUILDER_VERSION}, with "
+                "other videos: remove the folder, and it is made anew."
             )
         return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

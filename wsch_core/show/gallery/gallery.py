@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from ...data import Dataset, Split
-from ...experiments.evaluation import FITTED_VIDEOS
+from ...experiments.evaluation import FITTED_VIDEOS, run_codes
 from ...methods.baselines import BASELINES, fit_baseline
 from ...retrieval.metrics import evaluate
-from ...runs.folder import Run, load_run
+from ...runs.folder import Run
+from ...runs.outputs import load_run
 from ...storage.hdf5 import MOST_COMPRESSED, check_storage, find, open_hdf5, read_slice
 from ...storage.words import one_line
-from ...training.loop import encode
 
 FEATURE_FILES = (".h5", ".hdf5")
 MOST_NAMES = 100  # looked through in a file of one video
@@ -271,7 +271,7 @@ def read_video(path: Path, feature_size: int) -> Tensor:
 
 
 def method_of_run(run: Run, dataset: Dataset) -> Method:
-    """A run's codes, put in the data set's order by id; encoded now if the run was not evaluated (ValueError, OSError)."""
+    """A run's codes, put in the data set's order by id; encoded now if they are not kept (ValueError, OSError)."""
     if run.settings.dataset != dataset.name:
         raise ValueError(
             f"run {run.name} was trained on {run.settings.dataset}, but the gallery shows {dataset.name}: "
@@ -281,30 +281,9 @@ def method_of_run(run: Run, dataset: Dataset) -> Method:
     def encode_video(features: Tensor) -> Tensor:
         return run.model().encode(features)
 
-    stored = run.load_codes() if (run.folder / "codes.h5").exists() else {}
-    codes = {}
-    for name, split in (("database", dataset.database), ("query", dataset.query)):
-        if name == "query" and dataset.queries_are_database:
-            codes[name] = codes["database"]
-        elif name in stored:
-            codes[name] = _in_order(run, name, *stored[name], split.ids)
-        else:
-            codes[name] = encode(run.model(), split.features)
-    title = f"{run.method.name}, {run.settings.bits} bits ({run.name})"
-    return Method(title, codes["database"], codes["query"], encode_video)
-
-
-def _in_order(run: Run, split: str, codes: Tensor, stored: list[str], ids: list[str]) -> Tensor:
-    if stored == ids:
-        return codes
-    rows = {video: row for row, video in enumerate(stored)}
-    missing = [video for video in ids if video not in rows]
-    if missing:
-        raise ValueError(
-            f"{run.folder / 'codes.h5'} has no code of {len(missing):,} of {len(ids):,} {split} videos (first: "
-            f"{missing[0]}): the data set has changed; evaluate the run again."
-        )
-    return codes[torch.tensor([rows[video] for video in ids])]
+    database = run_codes(run, dataset.database)
+    query = database if dataset.queries_are_database else run_codes(run, dataset.query)
+    return Method(f"{run.title} ({run.name})", database, query, encode_video)
 
 
 def method_of_baseline(name: str, bits: int, seed: int, dataset: Dataset) -> Method:
@@ -321,5 +300,5 @@ def methods_for(run: Run, dataset: Dataset, compare: str = "") -> list[Method]:
     if compare in BASELINES:
         methods.append(method_of_baseline(compare, run.settings.bits, run.settings.seed, dataset))
     elif compare:
-        methods.append(method_of_run(load_run(compare), dataset))
+        methods.append(method_of_run(load_run(compare, BASELINES), dataset))
     return methods

@@ -23,15 +23,16 @@ from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
 from ...data import Dataset, Split
+from ...experiments.evaluation import run_codes
 from ...methods.baselines import BASELINES, fit_baseline
 from ...retrieval.codes import pack
 from ...retrieval.search import positions_by_id
-from ...runs.folder import Run, list_runs, load_run
+from ...runs.folder import Run
+from ...runs.outputs import list_runs, load_run
 from ...storage.files import check_file, make_folder, write_whole
 from ...storage.hdf5 import check_storage, find, hdf5_image, read_attribute, read_slice
 from ...storage.words import one_line
 from ...training.device import resolve_device
-from ...training.loop import encode
 from .layout import exact_neighbours, lay_out
 from .nearness import scored_videos, trustworthiness
 
@@ -127,30 +128,24 @@ class Setup:
             yield self.videos[start : start + CHUNK_VIDEOS]
 
 
-def run_codes(run: Run, setup: Setup, device: str = "auto") -> Tensor:
-    """The run's codes of the mapped videos, (n, bits) int8 of ±1, found by id; what was never encoded is encoded now."""
-    if (run.folder / "codes.h5").exists():
-        for stored, stored_ids in run.load_codes().values():  # the database's may be those of the train split
-            places = positions_by_id(setup.ids, stored_ids)
-            if (places >= 0).all():
-                return stored[places]
-    print(f"{run.name}: encoding {len(setup.videos):,} videos of the {setup.split.name} split")
-    model, device = run.model(), resolve_device(device)
-    if not setup.everything:
-        features, model = setup.split.features, model.to(device)
+def mapped_codes(run: Run, setup: Setup, device: str = "auto") -> Tensor:
+    """The run's codes of the mapped videos, (n, bits) int8 of ±1; what is not kept is encoded now."""
+    stored = run.stored_codes(setup.split)
+    if stored is None and not setup.everything:
+        print(f"{run.name}: encoding {len(setup.videos):,} videos of the {setup.split.name} split")
+        device = resolve_device(device)
+        features, model = setup.split.features, run.model().to(device)
         return torch.cat([model.encode(features.read(part).to(device)).cpu() for part in setup.parts()])
-    codes = encode(model, setup.split.features, device)
-    run.save_codes(setup.split.name, codes, setup.ids)
-    return codes
+    return (run_codes(run, setup.split, device) if stored is None else stored)[setup.videos]
 
 
 def code_map(run: Run, setup: Setup, codes: Tensor | None = None) -> Map:
     """The map of a run's codes, by Hamming distance; kept in its folder.
 
-    codes: what `run_codes` gives, where it has been asked already
+    codes: what `mapped_codes` gives, where it has been asked already
     """
-    codes = run_codes(run, setup) if codes is None else codes
-    title = f"{run.method.name}, {codes.shape[1]} bits"
+    codes = mapped_codes(run, setup) if codes is None else codes
+    title = run.title
     return _kept(run.folder, "codes", title, setup, _hash(pack(codes).numpy()), lambda: codes)
 
 
@@ -178,7 +173,7 @@ def compared_maps(compare: list[str], run: Run, setup: Setup) -> list[Map]:
         if name in BASELINES:
             maps.append(baseline_map(name, run, setup) if compare else _any_baseline(name, run, setup))
             continue
-        other = load_run(name)
+        other = load_run(name, BASELINES)
         if other.settings.dataset != run.settings.dataset:
             raise ValueError(
                 f"run {name} was trained on {other.settings.dataset}, run {run.name} on {run.settings.dataset}: "
@@ -203,8 +198,11 @@ def others_to_compare(run: Run) -> list[str]:
     """The newest finished run of each other number of bits on the same data set, by bits; without any, ITQ."""
     newest = {}
     for other in list_runs():
-        if other.finished and other.settings.dataset == run.settings.dataset:
-            newest[other.settings.bits] = other.name
+        try:
+            if other.settings.dataset == run.settings.dataset and other.finished:
+                newest[other.settings.bits] = other.name
+        except (OSError, ValueError) as error:
+            print(f"{other.name} is not compared: {error}")
     newest.pop(run.settings.bits, None)
     return [newest[bits] for bits in sorted(newest)] or ["ITQ"]
 
