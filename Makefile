@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint book clean
 
 demo: $(VENV)/.notebooks
 	$(BIN)/papermill --log-output --no-progress-bar notebooks/train.ipynb outputs/demo.ipynb -p dataset demo -p bits 64
@@ -19,13 +19,20 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 
+book: $(VENV)/.book
+	$(BIN)/python book/build.py
+
 $(VENV)/.notebooks: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) '.[notebooks]'
 	touch $@
 
+$(VENV)/.book: $(VENV)/.notebooks
+	$(INSTALL) '.[notebooks,corpus,book]'
+	touch $@
+
 $(VENV)/.test: $(VENV)/.notebooks
-	$(INSTALL) '.[notebooks,videos,test]'
+	$(INSTALL) '.[notebooks,videos,corpus,book,test]'
 	touch $@
 
 clean:

@@ -35,6 +35,12 @@ def test_every_dependency_is_pinned_within_its_range(requirement):
     assert version(name_of(requirement)).split("+")[0] == pinned
 
 
+def test_the_version_is_told_everywhere_alike():
+    told = re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).group(1)
+    assert [*told, newest] == [PROJECT["version"]] * 2
+
+
 def test_torch_is_pinned_to_a_build_without_a_gpu():
     assert pins()["torch"] == "2.13.0"
 
@@ -100,7 +106,9 @@ def test_the_public_interface_is_what_it_says():
     assert all(getattr(wsch_core, name, None) is not None for name in wsch_core.__all__)
 
 
-@pytest.mark.parametrize("command", ["make demo", "make test", "papermill notebooks/train.ipynb", "constraints.txt"])
+@pytest.mark.parametrize(
+    "command", ["make demo", "make test", "make book", "papermill notebooks/train.ipynb", "constraints.txt"]
+)
 def test_the_readme_shows_the_commands(command):
     assert command in (ROOT / "README.md").read_text()
 

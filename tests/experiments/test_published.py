@@ -1,10 +1,20 @@
 """The peers' published weights: their sizes, and files that are not theirs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from wsch_core.experiments.published import LAYOUTS, load_published, published_network
+from wsch_core import evaluate_run
+from wsch_core.experiments.published import (
+    LAYOUTS,
+    import_published,
+    load_published,
+    published_network,
+    recognised,
+)
 from wsch_core.methods import METHODS
+from wsch_core.show.gallery.gallery import methods_for
 
 # of the networks behind the published files: settings, feature size, frames, tensors, parameters
 PUBLISHED = {
@@ -85,3 +95,32 @@ def test_what_is_not_theirs_is_refused(tmp_path):
         load_published(path, "conmh", 10)
     with pytest.raises(ValueError, match="'conmhh' is not a known published method: did you mean 'conmh'"):
         load_published(path, "conmhh", 10)
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_a_published_file_becomes_a_run(tmp_path, tiny, method):
+    weights, path = published_weights(method), tmp_path / "theirs.pth"
+    torch.save({LAYOUTS[method].entry: weights} if LAYOUTS[method].entry else weights, path)
+    run = import_published(path, tiny, "theirs")
+    assert run.method is METHODS[method]
+    assert run.finished
+    assert run.settings.dataset == "tiny"
+    results = evaluate_run(run, tiny, baselines=())
+    _, network = published_network(weights, method, tiny.frames)
+    assert torch.equal(results.codes["query"], network.encode(tiny.query.features.tensor))
+    assert [one.name for one in methods_for(run, tiny, "LSH", "theirs")] == [
+        f"{METHODS[method].name}, 8 bits (theirs)", "LSH, 8 bits", f"{METHODS[method].name}, 8 bits (theirs)",
+    ]  # fmt: skip
+    of_others = replace(tiny, definition=replace(tiny.definition, name="wide", feature_size=13))
+    with pytest.raises(ValueError, match=r"trained with feature_size 12, but wide has 13: use the data set"):
+        import_published(path, of_others, "wide")
+
+
+def test_files_are_recognised():
+    assert recognised({"berthash": {}}) == "wsch"
+    assert recognised([1]) == recognised({"model_state_dict": 3}) == "wsch"
+    for method, name in {
+        "s5vh": "encoder.blocks.0.mamba1.D", "autossvh": "pos_embed", "conmh": "encoder.blocks.0.norm1.weight"
+    }.items():  # fmt: skip
+        assert recognised({"model_state_dict": {name: 0, "encoder.blocks.1.x": 0}}) == method
+    assert recognised({"bert1.binary": 0}) == "bth"

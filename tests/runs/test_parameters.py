@@ -146,3 +146,34 @@ class TestValues:
     def test_settings_are_no_parameters_of_their_own(self):
         with pytest.raises(ValueError, match="'epochs' is not a known parameter"):
             chosen_values({"k": 1, "In": ["# Parameters\nepochs = 3\n"]}, {"k": int})
+
+
+class TestOfAnotherMethod:
+    CELL = 'run = ""\nmethod = "bth"\nbits = 64\ncycle = None\ncenters = None\nepochs = 3\n'
+
+    def chosen(self, *cells, method="bth"):
+        namespace = {}
+        for cell in cells:
+            exec(cell, namespace)
+        also = {"run": str, "method": ("wsch", "bth")}
+        return chosen_settings(namespace | {"In": [*cells, "chosen_settings(globals())"]}, also, method)
+
+    def test_its_own_settings_are_taken(self):
+        assert self.chosen(self.CELL) == {"bits": 64, "epochs": 3}
+        assert self.chosen(self.CELL, "# Parameters\nanchors = 9\n") == {"bits": 64, "epochs": 3, "anchors": 9}
+        assert self.chosen(self.CELL, method="wsch").keys() == {"bits", "cycle", "centers", "epochs"}
+
+    @pytest.mark.parametrize("cell", ["centers = 9", "# Parameters\ncenters = 9\n"])
+    def test_those_of_another_are_refused_by_name(self, cell):
+        for cells in ((self.CELL, cell), (self.CELL.replace("centers = None", cell.splitlines()[-1]),)):
+            with pytest.raises(ValueError, match=r"centers is a setting of WSCH, which BTH does not have.*anchors"):
+                self.chosen(*cells)
+        with pytest.raises(ValueError, match="anchors is a setting of BTH, which WSCH does not have"):
+            self.chosen(self.CELL, "# Parameters\nanchors = 9\n", method="wsch")
+
+    def test_a_slip_is_none(self):
+        with pytest.raises(ValueError, match=r"'anchor' is not a known parameter: did you mean 'anchors'"):
+            self.chosen(self.CELL, "# Parameters\nanchor = 9\n")
+
+    def test_variables_from_before_do_not_matter(self):
+        assert self.chosen("centers = [1, 2]", self.CELL.replace("centers = None\n", "")) == {"bits": 64, "epochs": 3}

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..methods import METHODS
+from ..data import Dataset
+from ..methods import DEFAULT, METHODS
+from ..runs.folder import Run
 from ..storage.words import shortened, unknown_name
-from .reference import is_whole, read_stored
+from .reference import import_checkpoint, imported_run, is_whole, read_stored
 
 Weights = Mapping[str, Tensor]
 
@@ -108,6 +110,14 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
+SIGNS = {
+    "s5vh": r"\.mamba1\.",
+    "autossvh": r"pos_embed",
+    "conmh": r"encoder\.blocks\.",
+    "bth": r"\bbert\d?\.",
+}  # in names
+
+
 def load_published(path: Path | str, method: str, frames: int, **chosen: Any) -> tuple[Any, nn.Module]:
     """Read a published file of a method in `LAYOUTS`: the settings that its shapes tell, and the network.
 
@@ -128,6 +138,38 @@ def load_published(path: Path | str, method: str, frames: int, **chosen: Any) ->
         return published_network(weights, method, frames, **chosen)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def import_published(path: Path | str, dataset: Dataset, name: str, method: str = "", **chosen: Any) -> Run:
+    """Make a finished run of a published file, of WSCH or of a peer, which every notebook can open.
+
+    method: "" tells it by the names of the weights; chosen: settings that shapes do not tell, such as heads
+    Raises what `load_published` does, ValueError if the data set's videos have another shape, and FileExistsError for a run
+    name in use.
+    """
+    method = method or recognised(read_stored(Path(path)))
+    if method == DEFAULT:
+        return import_checkpoint(path, dataset, name)
+    settings, network = load_published(path, method, dataset.frames, **chosen)
+    weights = network.state_dict()
+    for size, wanted in (("feature_size", dataset.feature_size), ("frames", dataset.frames)):
+        place = LAYOUTS[method].sized_by.get(size)
+        if place and _size(weights, *place) != wanted:
+            raise ValueError(
+                f"{path} was trained with {size} {_size(weights, *place)}, but {dataset.name} has {wanted}: use the data "
+                "set it was trained on."
+            )
+    return imported_run(path, dataset, name, replace(settings, dataset=dataset.name), network)
+
+
+def recognised(stored: Any) -> str:
+    """The method whose published file this is, by the names in it; WSCH if of no peer."""
+    names = stored.get("model_state_dict", stored) if isinstance(stored, dict) else {}
+    names = " ".join(name for name in names if isinstance(name, str)) if isinstance(names, dict) else ""
+    for method, sign in SIGNS.items():
+        if re.search(sign, names):
+            return method
+    return DEFAULT
 
 
 def published_network(weights: Weights, method: str, frames: int, **chosen: Any) -> tuple[Any, nn.Module]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Dataset
 from ..data.disk import DiskFeatures
 from ..data.features import Features
+from ..methods import method_of
 from ..methods.wsch.model import WSCH
 from ..methods.wsch.settings import Settings
 from ..retrieval.metrics import Evaluation
@@ -173,14 +174,20 @@ def import_checkpoint(path: Path | str, dataset: Dataset, name: str) -> Run:
             f"{dataset.feature_size}: use the data set it was trained on."
         )
     settings = Settings(dataset=dataset.name, epochs=checkpoint.epoch, **checkpoint.sizes)
+    return imported_run(path, dataset, name, settings, checkpoint.model)
+
+
+def imported_run(path: Path | str, dataset: Dataset, name: str, settings: Any, network: nn.Module) -> Run:
+    """A finished run of weights that came from a file."""
     record = {
+        "method": method_of(settings),
         "settings": settings.as_dict(),
-        "dataset": {"name": dataset.name, "frames": dataset.frames, "feature_size": feature_size},
+        "dataset": {"name": dataset.name, "frames": dataset.frames, "feature_size": dataset.feature_size},
         "device": "",
         "precision": "float32",
         "imported": Path(path).name,
     }
-    weights = checkpoint.model.state_dict()
+    weights = network.state_dict()
     with making_run(name, record) as run:
         save_tensors(run.folder / WEIGHTS, weights, weights=digest(weights), passes="0")
     return load_run(name)

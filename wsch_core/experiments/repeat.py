@@ -15,7 +15,7 @@ from ..runs.folder import Run
 from ..runs.outputs import find_run, list_runs, load_run, run_name
 from ..training.loop import fit
 from .evaluation import evaluate_run, is_evaluated
-from .reference import import_checkpoint
+from .published import import_published
 
 
 def complete_run(
@@ -86,4 +86,4 @@ def _import(path: Path, dataset: Dataset) -> tuple[Run, str]:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:6] if path.is_file() else ""
     name = "".join(letter if letter.isalnum() else "_" for letter in f"{dataset.name}-{path.stem}")[:80] + f"-{digest}"
     known = [run for run in list_runs() if run.name == name]
-    return (known[0], "found") if known else (import_checkpoint(path, dataset, name), "imported")
+    return (known[0], "found") if known else (import_published(path, dataset, name), "imported")

@@ -14,8 +14,8 @@ from ..runs.outputs import load_run
 from .evaluation import NOT_HASHED
 
 TO_TRY = (
-    'These codes lose. Try recipe = "plus", which learns from neighbours as far as the features can be trusted; more bits; '
-    "more epochs, if the losses still fall; and see in data.ipynb whether the features tell the classes apart."
+    'These codes lose. Try WSCH with recipe = "plus", which learns from neighbours as far as the features can be trusted; '
+    "more bits; more epochs, if the losses still fall; and see in data.ipynb whether the features tell the classes apart."
 )
 
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from ..data import Dataset
 from ..data.definition import METRIC_DEPTHS
-from ..methods import recipe_of
-from ..methods.wsch.settings import RECIPES
+from ..methods import DEFAULT, METHODS, recipe_of
 from ..retrieval.metrics import audit
 from ..runs.folder import Run
 from .compare import mean_interval
@@ -51,10 +50,11 @@ class Group:
         return np.array([mean_interval(column)[1] for column in self.by_seed.T])
 
 
-def grouped(runs: Sequence[Run]) -> list[Group]:
+def grouped(runs: Sequence[Run], names: Sequence[str] | None = None) -> list[Group]:
     """Evaluated runs by method and bits, in rising order of bits.
 
-    Runs whose settings differ in more than bits and seed are different methods, named by what differs. Raises ValueError
+    names: of each run's method; without any, runs whose settings differ in more than bits and seed are different methods,
+    named by what differs. Raises ValueError
     for runs of different data sets, or evaluated at different K or in different ways; FileNotFoundError for one that was
     not evaluated.
     """
@@ -69,7 +69,7 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     if len(sets) > 1:
         raise ValueError(f"the runs are of different data sets ({', '.join(sorted(sets))}): give runs of one.")
     members: dict[tuple[int, str], list[int]] = {}
-    for place, (run, method) in enumerate(zip(runs, _methods(runs), strict=True)):
+    for place, (run, method) in enumerate(zip(runs, names or _methods(runs), strict=True)):
         members.setdefault((run.settings.bits, method), []).append(place)
     return [
         Group(
@@ -86,25 +86,26 @@ def own_metrics(run: Run) -> dict[str, Any]:
 
 
 def _methods(runs: Sequence[Run]) -> list[str]:
-    """A name for each run's method: ours with its recipe, or the imported checkpoint; and the settings that not all runs
-    share, as far as the recipe does not say them."""
-    recipes = [recipe_of(run.settings) for run in runs]
-    said = {name for recipe in recipes for name in RECIPES[recipe]}
+    """A name for each run's method: WSCH as "ours" with its recipe, a peer by its name, or the imported checkpoint; and the
+    settings that not all runs of the method share, as far as the recipe does not say them."""
     names = []
-    for run, recipe in zip(runs, recipes, strict=True):
-        alike = [other for other, r in zip(runs, recipes, strict=True) if r == recipe]
-        differing = [name for name in _differing(runs) if name not in said] + [
-            name for name in _differing(alike) if name in said
-        ]
-        imported, values = run.record.get("imported"), run.settings.as_dict()
-        told = ", ".join(f"{name} {values[name]}" for name in differing)
-        ours = "ours" if recipe == "published" else f"ours, {recipe}"
+    for run in runs:
+        recipe, settings = recipe_of(run.settings), run.settings.as_dict()
+        same = [other for other in runs if other.method is run.method]
+        said = {name for other in same for name in run.method.recipes[recipe_of(other.settings)]}
+        alike = [other for other in same if recipe_of(other.settings) == recipe]
+        differing = [name for name in _differing(same) if name not in said]
+        differing += [name for name in _differing(alike) if name in said]
+        imported = run.record.get("imported")
+        told = ", ".join(f"{name} {settings[name]}" for name in differing)
+        ours = "ours" if run.method is METHODS[DEFAULT] else run.method.name
+        ours += "" if recipe == "published" else f", {recipe}"
         names.append(f"checkpoint {imported}" if imported else f"{ours} ({told})" if told else ours)
     return names
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
-    """The settings in which runs differ, but for those in which runs of one method may."""
+    """The settings in which runs of one method differ, but for those in which runs of one variant may."""
     settings = [run.settings.as_dict() for run in runs]
     return [name for name in settings[0] if name not in PER_RUN and len({s[name] for s in settings}) > 1]
 

@@ -24,9 +24,7 @@ from dask.distributed import Client, Future, LocalCluster
 from dask.system import CPU_COUNT
 
 from ..data import Dataset
-from ..methods import settings_for
-from ..methods.wsch.cycle import passes
-from ..methods.wsch.settings import Settings
+from ..methods import METHODS, method_of, settings_for
 from ..runs.folder import Run
 from ..runs.outputs import find_run, run_name
 from ..storage.files import made_folder
@@ -47,15 +45,11 @@ class Planned:
     """One run of a sweep."""
 
     variant: str
-    settings: Settings
+    settings: Any  # of any method
     parameters: Mapping[str, Any]  # what the train notebook is given: the settings that are no defaults
     run: Run  # where it is, or will be
     found: bool  # it was there before, finished and evaluated: nothing is left to do
-
-    @property
-    def passes(self) -> int:
-        s = self.settings
-        return len(list(passes(s.cycle, s.pretrain_epochs, s.epochs, s.centers_every)))
+    passes: int  # of a whole run
 
 
 @dataclass
@@ -82,7 +76,7 @@ def plan(
 ) -> list[Planned]:
     """A run for every seed of every variant, seed by seed, so that early results already compare.
 
-    variants: name -> the settings it changes; common: settings that all share
+    variants: name -> the settings it changes, of another method with its name as "method"; common: settings that all share
     Runs are recognised by their settings and features, whatever they are called.
     """
     planned = []
@@ -96,7 +90,10 @@ def plan(
             else:
                 parameters["device"] = run.settings.device  # one that is resumed goes on where it was
             parameters |= {"dataset": dataset.name, "run": run.name}
-            planned.append(Planned(variant, settings, parameters, run, is_evaluated(run, dataset)))
+            method = METHODS[method_of(settings)](settings, len(dataset.train), dataset.frames, dataset.feature_size)
+            planned.append(
+                Planned(variant, settings, parameters, run, is_evaluated(run, dataset), len(method.passes()))
+            )
     return planned
 
 

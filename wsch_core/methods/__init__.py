@@ -42,7 +42,8 @@ def method_of(settings: Any) -> str:
 def settings_for(dataset: Dataset, /, recipe: str | None = None, method: str | None = None, **chosen: Any) -> Any:
     """Settings for a data set: what is chosen, else the recipe's, else the data set's own, else the published values.
 
-    recipe: a name in the method's `recipes`; None is the data set's own (of WSCH), else "published"
+    recipe: a name in the method's `recipes`; None is the data set's own for WSCH, for other methods what was published for
+        a data set of this name, and else "published"
     method: a name in `METHODS`; None is "wsch"
     None leaves a choice open. Raises ValueError for unknown names and bad values, those of the data set's definition
     (its table [settings]; [settings.NAME] for another method than WSCH) with the file's name.
@@ -56,9 +57,11 @@ def defaults_for(definition: Definition, recipe: str | None = None, method: str 
     """What a data set's definition and a recipe change of a method's published values; see `settings_for`."""
     of = method_named(method)
     own = {name: value for name, value in definition.settings.items() if not isinstance(value, dict)}
-    recipe = definition.recipe or None if recipe is None else recipe
     if method not in (None, DEFAULT):
-        own, recipe = definition.settings.get(method, {}), recipe if recipe in of.recipes else None
+        own = definition.settings.get(method, {})
+        recipe = dataset.name if recipe is None and not own and dataset.name in of.recipes else recipe
+    else:
+        recipe = definition.recipe or None if recipe is None else recipe
     try:
         of.Settings.create({}, own)
     except ValueError as error:

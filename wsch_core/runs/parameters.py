@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from types import UnionType
 from typing import Any
 
-from ..methods import method_named
+from ..methods import METHODS, method_named
 from ..storage.words import shortened, unknown_name
 
 WORDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number", dict: "a dictionary"}
@@ -28,11 +28,20 @@ def chosen_settings(
 
     also: the notebook's parameters that are not settings, as for `chosen_values`
     Raises ValueError for a parameter that is neither, naming the closest, whether it was typed in the parameters cell or
-    handed over by papermill (which itself only warns of it); for a value that an earlier cell has left; and for one that is
-    not allowed.
+    handed over by papermill (which itself only warns of it); for a setting of another method that is given a value; for a
+    value that an earlier cell has left; and for one that is not allowed.
     """
-    settings = [field.name for field in fields(method_named(method).Settings)]
-    _check_names(namespace, [*settings, *(also or {})], list(also or {}))
+    of = method_named(method)
+    settings = [field.name for field in fields(of.Settings)]
+    taken = {*settings, *(also or {})}
+    foreign = {field.name: m for m in METHODS.values() for field in fields(m.Settings) if field.name not in taken}
+    given = _check_names(namespace, [*settings, *(also or {})], list(also or {}), list(foreign))
+    for name in given & foreign.keys():
+        if namespace.get(name) is not None:  # None chooses nothing: it may stand there for the method that has it
+            raise ValueError(
+                f"{name} is a setting of {foreign[name].name}, which {of.name} does not have: leave it away. The settings "
+                f"of {of.name} are {', '.join(settings)}."
+            )
     _values(namespace, also or {})
     return {name: namespace[name] for name in settings if name in namespace}
 
@@ -88,21 +97,24 @@ def _list(name: str, value: Any, kind: type) -> list:
     return values
 
 
-def _check_names(namespace: Mapping[str, Any], known: Sequence[str], others: Sequence[str]) -> None:
-    """Refuse a parameter that is not known, and a known one whose value is left over from before (ValueError).
+def _check_names(
+    namespace: Mapping[str, Any], known: Sequence[str], others: Sequence[str], foreign: Sequence[str] = ()
+) -> set[str]:
+    """Refuse a parameter that is not known, and a known one whose value is left over from before (ValueError). Returns all
+    names that were assigned.
 
     Looked at are the parameters cell, wherever it stands and however it was typed, and all cells run since; others: the
-    parameters that are no settings, which a parameters cell assigns.
+    parameters that are no settings, which a parameters cell assigns; foreign: settings that other methods have.
     """
     cells = [(source, _tree(source)) for source in _run_cells(namespace)]
     places = [
         place
         for place, (source, tree) in enumerate(cells)
-        if not source.startswith(INJECTED) and _is_parameters(tree, known, others)
+        if not source.startswith(INJECTED) and _is_parameters(tree, [*known, *foreign], others)
     ]
     since = cells[places[-1] :] if places else cells
     for place, (source, tree) in enumerate(since):
-        names = [name for name in _assigned(tree) if name not in known]
+        names = [name for name in _assigned(tree) if name not in known and name not in foreign]
         if (places and place == 0) or source.startswith(INJECTED):
             wrong = [name for name in names if not name.startswith("_")]
         else:  # a cell of one's own may hold anything; but not a parameter with a slip in its name
@@ -115,6 +127,7 @@ def _check_names(namespace: Mapping[str, Any], known: Sequence[str], others: Seq
             f"{name} is {shortened(namespace[name])}, left over from a cell that was run before the parameters: assign it "
             "in the parameters cell, or restart the kernel."
         )
+    return now
 
 
 def _run_cells(namespace: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from pandas.io.formats.style import Styler
 from ..data import Dataset
 from ..data.holding import gigabytes
 from ..experiments.evaluation import NOT_HASHED
+from ..methods import DEFAULT, method_of
 from ..storage.files import made_folder, write_whole
 from ..storage.words import as_cell
 
@@ -50,6 +51,36 @@ MEANINGS = {
     "device": "auto: the GPU if there is one",
     "precision": "auto: bfloat16 where it is faster",
 }
+OF_PEERS = {  # where these differ
+    "seed": "of all that is drawn at random",
+    "epochs": "passes",
+    "masking_ratio": "share of frames hidden in each view",
+    "weight_reconstruction": "",
+    "learning_rate": "",
+    "learning_rate_schedule": "cosine or constant",
+    "least_learning_rate": "that the learning rate falls to",
+    "learning_rate_decay": "of the learning rate, over 10,000 steps",
+    "encoder_blocks": "how many",
+    "decoder_blocks": "how many",
+    "zeroed": "share of frames that become zero",
+    "replaced": "share of frames that become one of any training video",
+    "anchors": "number of cluster centres of stage 1's latents, at most",
+    "dropout": "share of values left out while training",
+    "input_dropout": "share of the visible frames' features left out while training",
+    "neighbours": "nearest training videos, by mean features",
+    "reach": "videos of the largest overlap whose neighbours are a video's own too",
+    "weight_quantisation": "within the pairwise loss",
+    "largest_step": "of any weight",
+    "clusters": "number of clusters, of each clustering",
+    "latent_size": "principal components that are clustered",
+    "label_rate": "by which labels move towards what the network tells",
+    "labels_move_from": "epoch, from 0",
+    "center_sweeps": "that spread the centres, where there are too few Hadamard rows",
+    "stochastic_depth": "share of videos that leave out the last block; less in those before",
+    "warm_up_epochs": "without prototypes",
+    "prototype_temperature": "mean density of a clustering's clusters",
+    "published_code": "as the authors' code where that is not what was meant, see docs/peers.md",
+}
 CHANGED = "●"
 
 
@@ -75,19 +106,19 @@ def data_table(dataset: Dataset) -> Styler:
 
 def settings_table(settings: Any) -> Styler:
     """Every setting beside the published value; a dot marks where they differ."""
-    published = type(settings)()
+    published, meanings = type(settings)(), MEANINGS if method_of(settings) == DEFAULT else MEANINGS | OF_PEERS
     rows = [
         {
             "": CHANGED if value != getattr(published, name) and name != "dataset" else "",
             "setting": name,
             "value": str(value),
             "published": "" if name in ("dataset", "device", "precision") else str(getattr(published, name)),
-            "meaning": MEANINGS.get(name, ""),
+            "meaning": meanings.get(name, ""),
         }
         for name, value in settings.as_dict().items()
     ]
     table = plain(pd.DataFrame(rows), left=["", "setting", "value", "published", "meaning"])
-    return table.set_caption(f"{CHANGED} differs from the published value (ActivityNet's)")
+    return table.set_caption(f"{CHANGED} differs from the published value")
 
 
 def map_table(ks: Sequence[int], rows: Mapping[str, Sequence[float]]) -> Styler:

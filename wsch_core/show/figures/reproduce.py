@@ -13,7 +13,7 @@ from ...data.holding import gigabytes
 from ...experiments.reference import evaluate_ternary
 from ...experiments.results import Group, audit_rows, published_rows
 from ...storage.lines import format_seconds
-from ..style import MARKS, Picture
+from ..style import Picture
 from ..tables import plain
 from .curves import map_curves
 
@@ -86,7 +86,7 @@ def result_curves(groups: Sequence[Group], dataset: Dataset) -> dict[int, Pictur
     curves = {}
     for bits, ours, published in _by_bits(groups, dataset):
         lines = {}
-        for group in ours[: len(MARKS)]:
+        for group in ours:
             half = np.nan_to_num(group.half_width)
             lines[group.method] = {"ks": group.ks, "expected": group.mean}
             if len(group.by_seed) > 1:

@@ -107,11 +107,19 @@ TASKS = {  # what a pass learned -> colour, marker, dash
     "contrast": (BLUE, "^", "-"),
     "cluster + contrast": (GREEN, "D", (0, (4, 1.4, 1, 1.4))),
     "centers": (PURPLE, "v", (0, (1.2, 1.4))),
+    "contrast + cluster": (GREEN, "D", (0, (4, 1.4, 1, 1.4))),  # this and the following are of WSCH's peers
+    "contrast + prototypes": (GREEN, "D", (0, (4, 1.4, 1, 1.4))),
+    "neighbours + anchors": (VERMILION, "s", (0, (5, 1.6))),
+    "pairwise": (VERMILION, "s", (0, (5, 1.6))),
 }
 LOSSES = {
     "reconstruction": "reconstruction loss",
     "cluster": "cluster loss",
     "contrast": "contrast loss",
+    "prototypes": "prototype loss",
+    "neighbours": "neighbour loss",
+    "anchors": "anchor loss",
+    "pairwise": "pairwise loss",
     "inertia": "k-means inertia",
 }
 
@@ -195,20 +203,21 @@ def _pass_axis(axes: Axes, passes: Sequence[int]) -> None:
 
 
 def _mark_stages(axes: Axes, history: Sequence[Mapping]) -> None:
-    """A rule between the last pass of pre-training and the first of the cycle, where the run has both."""
+    """A rule between the last pass of pre-training and the first of what follows, where the run has both."""
     before = [line["pass"] for line in history if line.get("stage") == "pretraining"]
-    after = [line["pass"] for line in history if line.get("stage") == "cycle"]
+    after = [line["pass"] for line in history if line.get("stage") in ("cycle", "training")]
     if not before or not after:
         return
+    then = next(line["stage"] for line in history if line["pass"] == min(after))
     first, border, last = min(before), (max(before) + min(after)) / 2, max(after)
     axes.axvline(border, color=SOFT, lw=0.9, ls=(0, (2, 2)), label="_stages", zorder=1)
     above = axes.get_xaxis_transform()
     words = {"fontsize": SMALL, "color": SOFT, "va": "bottom", "transform": above}
     if border - first > 0.2 * (last - first):
         axes.text(border, 1.01, "pre-training  ", ha="right", **words)
-        axes.text(border, 1.01, "  cycle", ha="left", **words)
+        axes.text(border, 1.01, f"  {then}", ha="left", **words)
     else:  # no room for words left of the rule
-        axes.text(border, 1.01, "  pre-training ends, cycle begins", ha="left", **words)
+        axes.text(border, 1.01, f"  pre-training ends, {then} begins", ha="left", **words)
     axes.set_title(axes.get_title(loc="left"), pad=18)  # above these words
 
 

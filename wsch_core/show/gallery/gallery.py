@@ -70,7 +70,7 @@ class Result:
 
 
 class Gallery:
-    """Queries and what they retrieve, by one or two methods on one data set.
+    """Queries and what they retrieve, by one method or several on one data set.
 
     The methods show the state that a view needs: `query`, its `results`, and the `order` in which queries come.
     """
@@ -294,11 +294,12 @@ def method_of_baseline(name: str, bits: int, seed: int, dataset: Dataset) -> Met
     return Method(f"{name}, {bits} bits", database, query, lambda features: hasher.encode(features.mean(dim=1)))
 
 
-def methods_for(run: Run, dataset: Dataset, compare: str = "") -> list[Method]:
-    """A run, and beside it another run or a baseline by name; "" for none."""
+def methods_for(run: Run, dataset: Dataset, *compare: str) -> list[Method]:
+    """A run, and beside it other runs, of any method, or baselines, by name."""
     methods = [method_of_run(run, dataset)]
-    if compare in BASELINES:
-        methods.append(method_of_baseline(compare, run.settings.bits, run.settings.seed, dataset))
-    elif compare:
-        methods.append(method_of_run(load_run(compare, BASELINES), dataset))
+    for name in compare:
+        if name in BASELINES:
+            methods.append(method_of_baseline(name, run.settings.bits, run.settings.seed, dataset))
+        else:
+            methods.append(method_of_run(load_run(name, BASELINES), dataset))
     return methods

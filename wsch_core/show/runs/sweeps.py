@@ -69,6 +69,7 @@ class SweepTable:
         done = passes if one.state in ("done", "found") else one.passes_done
         return {
             "variant": one.planned.variant,
+            "bits": str(one.planned.settings.bits),
             "seed": str(one.planned.settings.seed),
             "state": STATES[one.state],
             "passes": f"{'█' * filled}{'░' * (BAR_WIDTH - filled)} {done}/{passes}",
@@ -133,6 +134,7 @@ def run_row(one: Progress) -> dict[str, Any]:
     run, settings = one.planned.run, one.planned.settings
     row = {
         "variant": one.planned.variant,
+        "bits": settings.bits,
         "seed": settings.seed,
         "run": run.name,
         "state": one.state,
@@ -159,8 +161,8 @@ def run_row(one: Progress) -> dict[str, Any]:
     }
 
 
-def compare_runs(runs: pd.DataFrame, k: int) -> list[Comparison]:
-    """Every variant beside the published one, by mAP@k; ValueError if nothing was measured at this k."""
+def compare_runs(runs: pd.DataFrame, k: int, reference: str = PUBLISHED) -> list[Comparison]:
+    """Every variant beside the reference, by mAP@k; ValueError if nothing was measured at this k."""
     column = f"mAP@{k}"
     if column not in runs:
         known = ", ".join(name.removeprefix("mAP@") for name in runs if name.startswith("mAP@"))
@@ -169,10 +171,10 @@ def compare_runs(runs: pd.DataFrame, k: int) -> list[Comparison]:
     values = {name: {} for name in runs["variant"]}
     for variant, seed, value in measured[["variant", "seed", column]].itertuples(index=False):
         values[variant][seed] = value
-    return compare_with(PUBLISHED, values)
+    return compare_with(reference, values)
 
 
-def comparison_frame(comparisons: Sequence[Comparison], k: int) -> pd.DataFrame:
+def comparison_frame(comparisons: Sequence[Comparison], k: int, reference: str = PUBLISHED) -> pd.DataFrame:
     """A row for each variant, as it is written to CSV and LaTeX."""
     return pd.DataFrame(
         {
@@ -183,15 +185,15 @@ def comparison_frame(comparisons: Sequence[Comparison], k: int) -> pd.DataFrame:
             "difference": one.difference,
             "difference ± (95 %)": one.difference_half_width,
             "p (Holm)": one.p,
-            "verdict": "reference" if one.name == PUBLISHED else one.verdict,
+            "verdict": "reference" if one.name == reference else one.verdict,
         }
         for one in comparisons
     )
 
 
-def comparison_table(comparisons: Sequence[Comparison], k: int) -> Styler:
-    """Means with 95 % intervals, paired differences to the published cycle, and whether they are more than noise."""
-    frame = comparison_frame(comparisons, k)
+def comparison_table(comparisons: Sequence[Comparison], k: int, reference: str = PUBLISHED) -> Styler:
+    """Means with 95 % intervals, paired differences to the reference, and whether they are more than noise."""
+    frame = comparison_frame(comparisons, k, reference)
     shown = pd.DataFrame(
         {
             "variant": frame["variant"],
@@ -203,7 +205,8 @@ def comparison_table(comparisons: Sequence[Comparison], k: int) -> Styler:
         }
     )
     count = sum(not np.isnan(one.p) for one in comparisons)
-    note = "Means over seeds ± half of the 95 % interval (Student's t); differences to published, paired by seed."
+    note = "Means over seeds ± half of the 95 % interval (Student's t); "
+    note += f"differences to {escape(reference)}, paired by seed."
     if count > 1:
         note += f" p is corrected for the {count} comparisons made (Holm)."
     return plain(shown, left=["variant", ""]).set_caption(note)
