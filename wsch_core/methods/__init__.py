@@ -59,7 +59,7 @@ def defaults_for(definition: Definition, recipe: str | None = None, method: str 
     own = {name: value for name, value in definition.settings.items() if not isinstance(value, dict)}
     if method not in (None, DEFAULT):
         own = definition.settings.get(method, {})
-        recipe = dataset.name if recipe is None and not own and dataset.name in of.recipes else recipe
+        recipe = definition.name if recipe is None and not own and definition.name in of.recipes else recipe
     else:
         recipe = definition.recipe or None if recipe is None else recipe
     try:
