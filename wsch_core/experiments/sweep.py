@@ -38,6 +38,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 KERNEL_LOG = ["--log-level=CRITICAL"]
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_FOR_A_CLUSTER = 30
+SECONDS_FOR_A_KERNEL = 600  # to start in: a busy machine takes its time
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,14 @@ def execute(
         os.environ.update(environment)
         parameters["resume"] = (Path(run) / "settings.json").exists()
         try:
-            papermill.execute_notebook(notebook, executed, parameters, progress_bar=False, extra_arguments=KERNEL_LOG)
+            papermill.execute_notebook(
+                notebook,
+                executed,
+                parameters,
+                progress_bar=False,
+                start_timeout=SECONDS_FOR_A_KERNEL,
+                extra_arguments=KERNEL_LOG,
+            )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             return _one_line(f"{error.ename}: {error.evalue}")
         except Exception as error:  # a kernel that died, a full disk: told in the table, as every other reason
