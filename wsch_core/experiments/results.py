@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,8 @@ def own_metrics(run: Run) -> dict[str, Any]:
 
 
 def _methods(runs: Sequence[Run]) -> list[str]:
-    """A name for each run's method: ours with its recipe, or the imported checkpoint; and the settings that not all runs
-    share, as far as the recipe does not say them."""
+    """A name for each run's method: the settings that not all runs share, as far as the recipe does not say them, which
+    come first since names may be cut; then ours with its recipe, or the imported checkpoint."""
     recipes = [recipe_of(run.settings) for run in runs]
     said = {name for recipe in recipes for name in RECIPES[recipe]}
     names = []
@@ -96,11 +97,21 @@ def _methods(runs: Sequence[Run]) -> list[str]:
         differing = [name for name in _differing(runs) if name not in said] + [
             name for name in _differing(alike) if name in said
         ]
-        imported, values = run.record.get("imported"), run.settings.as_dict()
-        told = ", ".join(f"{name} {values[name]}" for name in differing)
+        imported = run.record.get("imported")
+        told = ", ".join(f"{name} {_where_it_differs(name, run, runs)}" for name in differing)
         ours = "ours" if recipe == "published" else f"ours, {recipe}"
-        names.append(f"checkpoint {imported}" if imported else f"{ours} ({told})" if told else ours)
+        names.append(f"checkpoint {imported}" if imported else f"{told} ({ours})" if told else ours)
     return names
+
+
+def _where_it_differs(name: str, run: Run, runs: Sequence[Run]) -> Any:
+    """A setting's value; of a cycle without the passes with which all of them begin."""
+    value = getattr(run.settings, name)
+    if name != "cycle":
+        return value
+    cycles = [one.settings.cycle.split(", ") for one in runs]
+    alike = sum(1 for _ in takewhile(lambda turn: len(set(turn)) == 1, zip(*cycles, strict=False)))
+    return ", ".join(value.split(", ")[alike:]) or value
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:

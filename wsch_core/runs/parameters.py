@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from types import UnionType
 from typing import Any
 
-from ..methods import method_named
+from ..methods import METHODS, method_named
 from ..storage.words import shortened, unknown_name
 
 WORDS = {str: "text", bool: "True or False", int: "a whole number", float: "a number", dict: "a dictionary"}
@@ -32,7 +32,9 @@ def chosen_settings(
     not allowed.
     """
     settings = [field.name for field in fields(method_named(method).Settings)]
-    _check_names(namespace, [*settings, *(also or {})], list(also or {}))
+    others = {field.name for other in METHODS.values() for field in fields(other.Settings)}.difference(settings)
+    left_open = [name for name in others if namespace.get(name, "") is None]  # what one method alone has may be listed
+    _check_names(namespace, [*settings, *(also or {}), *left_open], list(also or {}))
     _values(namespace, also or {})
     return {name: namespace[name] for name in settings if name in namespace}
 
