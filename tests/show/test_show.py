@@ -1,3 +1,4 @@
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -373,3 +374,23 @@ def test_tables_are_written_as_csv_and_latex(tmp_path):
         r"\hline",
         r"\end{tabular}",
     ]
+
+
+def test_tables_need_no_style_sheet():
+    """JupyterLab takes it out of a notebook that is not trusted."""
+    html = tables.map_table([5, 20], {"WSCH": [0.5, 0.4], "<ITQ>": [0.3, 0.45]}).set_caption("note")._repr_html_()
+    assert "<style" not in html
+    cells = re.findall(r'<td[^>]*style="([^"]*)"[^>]*>([^<]*)</td>', html)
+    assert [(text, "bold" in style, "left" in style) for style, text in cells] == [
+        ("WSCH", False, True), ("0.500", True, False), ("0.400", False, False),
+        ("&lt;ITQ&gt;", False, True), ("0.300", False, False), ("0.450", True, False),
+    ]  # fmt: skip
+    assert tables.plain(pd.DataFrame()).to_html()
+
+
+def test_figures_say_what_they_show():
+    figure = curves.map_curves({"WSCH": {"ks": [5, 20], "expected": [0.5, 0.4]}}, title="64 bits")
+    data, about = figure._repr_mimebundle_()
+    assert about["image/png"]["alt"].startswith("Figure: ")
+    assert "mAP@K over K, nearest videos" in about["image/png"]["alt"]
+    assert about["image/png"]["alt"] in data["text/plain"]

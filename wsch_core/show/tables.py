@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,21 +137,56 @@ def map_table(ks: Sequence[int], rows: Mapping[str, Sequence[float]]) -> Styler:
     return table
 
 
-def plain(frame: pd.DataFrame, left: Sequence[str] = ()) -> Styler:
+class Table(Styler):
+    """A styled frame whose styles stand in its cells: of a notebook that is not trusted JupyterLab shows no <style>."""
+
+    def to_html(self, *arguments: Any, **options: Any) -> str:
+        return inline_styles(super().to_html(*arguments, **options))
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+
+STYLE_SHEET = re.compile(r"<style.*?</style>\s*", re.DOTALL)
+RULE = re.compile(r"([^{}]+)\{([^}]*)\}")
+CELL = re.compile(r'<(t[dh]) id="([^"]+)"')
+UNDER = "caption-side: bottom; text-align: left"
+
+
+def inline_styles(html: str) -> str:
+    """A table as pandas writes it, the rules for its cells moved from the style sheet into them."""
+    styles: dict[str, str] = {}
+    for sheet in STYLE_SHEET.findall(html):
+        for selectors, rules in RULE.findall(sheet.partition(">")[2]):
+            text = " ".join(rules.split())
+            for selector in selectors.split(","):
+                name = selector.strip().removeprefix("#")
+                styles[name] = f"{styles.get(name, '')} {text}".strip()
+    bare = STYLE_SHEET.sub("", html).replace("<caption>", f'<caption style="{UNDER}">')
+    return CELL.sub(lambda found: _with_style(found, styles), bare)
+
+
+def _with_style(cell: re.Match, styles: Mapping[str, str]) -> str:
+    kind, name = cell.groups()
+    style = styles.get(name)
+    return f'<{kind} id="{name}"' + (f' style="{style}"' if style else "")
+
+
+def plain(frame: pd.DataFrame, left: Sequence[str] = ()) -> Table:
     """A table without index, numbers to the right, words to the left; every text is escaped."""
     right = [column for column in frame.columns if column not in left]
-    heads = {
-        column: [{"selector": "th", "props": [("text-align", "left" if column in left else "right")]}]
-        for column in frame.columns
-    }
-    return (
-        frame.style.hide(axis="index")
+
+    def sides(names: pd.Index) -> list[str]:
+        return [f"text-align: {'left' if name in left else 'right'}" for name in names]
+
+    table = (
+        Table(frame)
+        .hide(axis="index")
         .format(escape="html")
         .set_properties(subset=right, **{"text-align": "right"})
         .set_properties(subset=[column for column in frame.columns if column in left], **{"text-align": "left"})
-        .set_table_styles(heads)
-        .set_table_styles([{"selector": "caption", "props": "caption-side: bottom; text-align: left"}], overwrite=False)
     )
+    return table.apply_index(sides, axis="columns") if len(frame.columns) else table
 
 
 MATH = str.maketrans({"±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "…": r"\dots{}"})  # what pdfLaTeX may not know
