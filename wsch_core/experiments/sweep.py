@@ -119,7 +119,7 @@ def run_sweep(
         made_folder(folder)
         for one in waiting:
             _executed(folder, one.planned).unlink(missing_ok=True)  # once it is back, the run has begun
-        with _cluster(min(workers, len(waiting)), scheduler) as client:
+        with cluster(min(workers, len(waiting)), scheduler) as client:
             _carry_out(client, waiting, progress, folder, show)
     if show:
         show(progress)
@@ -182,7 +182,7 @@ def _count_passes(run: Run) -> int:
 
 
 @contextlib.contextmanager
-def _cluster(workers: int, scheduler: str) -> Iterator[Client]:
+def cluster(workers: int, scheduler: str) -> Iterator[Client]:
     """A client of the cluster at an address, or of one of its own, which ends with the block."""
     if scheduler:
         try:
@@ -198,7 +198,7 @@ def _cluster(workers: int, scheduler: str) -> Iterator[Client]:
         return
     with _unchanged_environment():  # making a cluster sets thread counts, also for this process
         cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0, silence_logs="ERROR"
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0", memory_limit=0, silence_logs="ERROR"
         )
     with cluster, Client(cluster) as client:
         client.run(leave_interrupts)
