@@ -135,7 +135,9 @@ def test_a_callback_may_stop_a_run_after_the_pass(tiny, tiny_settings, monkeypat
     """Also where checkpoints are seldom written."""
     monkeypatch.setattr("wsch_core.training.checkpoint.LARGEST_SHARE", 1e-9)
     whole = fit(tiny_settings, tiny, name="whole", callbacks=[])
-    with pytest.raises(Interrupted, match=r"run cut was interrupted after 3 of 7 passes: .*run = 'cut' and resume = True"):
+    with pytest.raises(
+        Interrupted, match=r"run cut was interrupted after 3 of 7 passes: .*run = 'cut' and resume = True"
+    ):
         fit(tiny_settings, tiny, name="cut", callbacks=[lambda progress: progress.current.number == 2])
     cut = load_run("cut")
     assert cut.checkpoints()[0].name == "checkpoint-000003.safetensors"

@@ -120,7 +120,7 @@ def run_sweep(
         for one in waiting:
             _executed(folder, one.planned).unlink(missing_ok=True)  # once it is back, the run has begun
         try:
-            with _cluster(min(workers, len(waiting)), scheduler) as client:
+            with cluster(min(workers, len(waiting)), scheduler) as client:
                 _carry_out(client, waiting, progress, folder, show)
         except KeyboardInterrupt:
             for one in waiting:
@@ -193,7 +193,7 @@ def _count_passes(run: Run) -> int:
 
 
 @contextlib.contextmanager
-def _cluster(workers: int, scheduler: str) -> Iterator[Client]:
+def cluster(workers: int, scheduler: str) -> Iterator[Client]:
     """A client of the cluster at an address, or of one of its own, which ends with the block."""
     if scheduler:
         try:
@@ -207,11 +207,11 @@ def _cluster(workers: int, scheduler: str) -> Iterator[Client]:
         with client:
             yield client
         return
-    options = {"threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0, "silence_logs": "ERROR"}
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", "memory_limit": 0, "silence_logs": "ERROR"}
     with contextlib.ExitStack() as stack:
         with _interrupts_wait(), _unchanged_environment():  # making a cluster sets thread counts, also for this process
-            cluster = stack.enter_context(LocalCluster(n_workers=workers, **options))
-        yield stack.enter_context(Client(cluster))
+            local = stack.enter_context(LocalCluster(n_workers=workers, **options))
+        yield stack.enter_context(Client(local))
 
 
 @contextlib.contextmanager
