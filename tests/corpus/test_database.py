@@ -1,4 +1,4 @@
-"""The database answers as the index does, ties included; what does not fit is refused in one sentence and changes nothing."""
+"""The database answers as the index does, ties included; what does not fit is refused, and changes nothing."""
 
 import numpy as np
 import psycopg
