@@ -183,7 +183,7 @@ def test_tables_hold_the_values_and_escape_them(tiny):
     table = tables.map_table([5, 20], rows).to_html()
     assert "&lt;ITQ&gt;" in table
     assert "0.500" in table
-    assert table.count("font-weight: bold") == 1  # one rule, for the best hashing method of each column
+    assert table.count("font-weight: bold") == 2  # in the cells of the best hashing method of each column
 
 
 def test_empty_inputs_say_so(drawn):
@@ -236,9 +236,9 @@ def test_each_task_has_a_line_of_its_own(drawn):
     figure = figures.loss_curves(history(3, 2))
     drawn(figure)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
-    assert lines["cluster"].get_xdata().tolist() == [4, 7]
-    assert lines["contrast"].get_xdata().tolist() == [5, 8]
-    assert lines["_stages"].get_xdata() == [2.5, 2.5]
+    assert lines["cluster"].get_xdata().tolist() == [5, 8]
+    assert lines["contrast"].get_xdata().tolist() == [6, 9]
+    assert lines["_stages"].get_xdata() == [3.5, 3.5]
     looks = [(lines[task].get_marker(), lines[task].get_color()) for task in ("pre-training", "cluster", "contrast")]
     assert len({marker for marker, _ in looks}) == len({colour for _, colour in looks}) == 3
 

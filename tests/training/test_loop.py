@@ -209,7 +209,7 @@ def test_more_epochs_make_old_results_void(tiny, tiny_settings):
     run = fit(tiny_settings, tiny, name="r", callbacks=[])
     evaluate_run(run, tiny, baselines=())
     with pytest.raises(KeyboardInterrupt):
-        fit(replace(tiny_settings, epochs=4), tiny, name="r", callbacks=[Interrupt(8)], resume=True)
+        fit(replace(tiny_settings, epochs=4), tiny, name="r", callbacks=[Interrupt(9)], resume=True)
     assert not run.finished
     assert not run.evaluated
     assert run.stored_codes(tiny.database) is None

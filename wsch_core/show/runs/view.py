@@ -196,14 +196,14 @@ class RunsView:
 
     def compare(self) -> None:
         runs = self._some()
-        parts = [] if len(runs) == 1 else [widgets.HTML(together.differences_table(runs).towidgets.HTML())]
+        parts = [] if len(runs) == 1 else [widgets.HTML(together.differences_table(runs).to_html())]
         self.below.children = [*parts, _image(together.losses(runs), "the losses of the chosen runs by task")]
         self.below.children += (_image(together.reached(runs), "mAP@K of the chosen runs"),)
 
     def duel(self) -> None:
         self._say("reading the data set …")
         self.below.children = [
-            widgets.HTML(table.towidgets.HTML()) for table in together.wins_and_losses(self._some(), self.k)
+            widgets.HTML(table.to_html()) for table in together.wins_and_losses(self._some(), self.k)
         ]
         self._say("")
 
