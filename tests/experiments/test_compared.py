@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from wsch_core import evaluate_run, fit
 from wsch_core.experiments import budget, peers
 from wsch_core.experiments.budget import Pace, fitted, gradient_steps, measure_pace, scaled
-from wsch_core.experiments.peers import choose_methods, duels, most_disputed
+from wsch_core.experiments.peers import choose_methods, cost_of, duels, most_disputed, precision_by_query
+from wsch_core.experiments.results import grouped
 from wsch_core.methods import METHODS, method_of
 
 AUTOENCODER = {"encoder_width": 20, "encoder_blocks": 1, "encoder_heads": 2, "decoder_width": 18, "decoder_heads": 2}
@@ -24,7 +26,7 @@ every_method = pytest.mark.parametrize("method", METHODS)
 
 
 def small(method, **chosen):
-    return METHODS[method].Settings(bits=8, **SMALL[method] | chosen)
+    return METHODS[method].Settings(dataset="tiny", bits=8, **SMALL[method] | chosen)
 
 
 class TestBudget:
@@ -110,3 +112,27 @@ def test_queries_won_and_lost():
     (duel,) = duels(precision, "a")
     assert (duel.name, duel.won, duel.lost, duel.level) == ("b", 2, 1, 1)
     assert most_disputed(precision, 2) == [2, 0]
+
+
+def test_runs_of_several_methods_are_groups(tiny):
+    chosen = [
+        small("wsch"),
+        small("ssvh"),
+        small("ssvh", seed=5),
+        small("ssvh", reach=3),
+        small("bth", published_code=True),
+    ]
+    runs = [fit(settings, tiny, f"run{number}", callbacks=[]) for number, settings in enumerate(chosen)]
+    for run in runs:
+        evaluate_run(run, tiny, baselines=())
+    names = ["ours", "SSVH (reach 2)", "SSVH (reach 3)", "BTH"]
+    assert [group.method for group in grouped(runs)] == names
+    assert [len(group.runs) for group in grouped(runs)] == [1, 2, 1, 1]
+    assert [group.method for group in grouped(runs, [*"aabab"])] == ["a", "b"]
+    precision = precision_by_query(runs[1:3], tiny, 5)
+    of_runs = [run.metrics["methods"]["SSVH"]["expected"][0] for run in runs[1:3]]
+    assert precision.shape == (5,)
+    assert precision.mean() == pytest.approx(np.mean(of_runs))
+    cost = cost_of(runs[4], tiny)
+    assert cost.parameters == sum(parameter.numel() for parameter in runs[4].model().parameters())
+    assert cost.encode_seconds > 0

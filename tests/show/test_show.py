@@ -8,6 +8,7 @@ from PIL import Image
 
 from wsch_core.data import load_dataset
 from wsch_core.experiments.evaluation import CENTRED
+from wsch_core.methods import METHODS
 from wsch_core.methods.wsch.settings import Settings
 from wsch_core.show import frames, tables
 from wsch_core.show.figures import curves, retrieval
@@ -194,6 +195,9 @@ def test_empty_inputs_say_so(drawn):
 
 def test_every_setting_has_a_meaning():
     assert set(tables.MEANINGS) == set(Settings().as_dict())
+    of_peers = {name for method in METHODS.values() for name in method.Settings().as_dict()} - set(tables.MEANINGS)
+    assert of_peers <= set(tables.OF_PEERS)
+    assert "training videos, by mean features" in tables.settings_table(METHODS["ssvh"].Settings()).to_html()
 
 
 def curve(ks, *expected):
