@@ -1,4 +1,7 @@
-"""The database answers as the index does, ties included; what does not fit is refused, and changes nothing."""
+"""The database answers as the index does, ties included; what does not fit is refused and changes nothing."""
+
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -22,8 +25,9 @@ def codes_of(videos: int, seed: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    with embedded(tmp_path_factory.mktemp("postgres")) as url:
+def url():
+    # Run by root, PostgreSQL is another user's, whom every start of pytest shuts out of its own folders.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder, embedded(Path(folder) / "data") as url:
         yield url
 
 

@@ -198,7 +198,8 @@ def open_database(url: str, name: str = "corpus") -> Iterator[Database]:
 def embedded(folder: Path | str) -> Iterator[str]:
     """A PostgreSQL of our own, its files in a folder: the connection URL, until the block ends.
 
-    Run as root, it runs as a user `pgserver`, which is made if it is missing, and which the folders above are opened for.
+    Started by root, PostgreSQL runs as a user `pgserver`, which is made if it is missing, and all folders above are opened
+    for reading by all: give it a folder where that does no harm, or use the URL of another database.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where no folder for running processes is set, one below /tmp does
@@ -215,7 +216,7 @@ def embedded(folder: Path | str) -> Iterator[str]:
             try:
                 server.start()
                 break
-            except subprocess.SubprocessError as error:
+            except (subprocess.SubprocessError, OSError) as error:
                 if start == STARTS - 1:
                     raise OSError(
                         f"PostgreSQL does not start in {folder} ({one_line(error)}): see its log there."

@@ -16,7 +16,7 @@ from ..experiments.variants import PUBLISHED, VARIANTS
 from ..methods import METHODS
 from ..methods.baselines import BASELINES
 from ..retrieval.metrics import KS, SELF_MATCHES
-from ..runs.folder import list_runs
+from ..runs.outputs import list_runs
 from .maps.groups import COLOUR_BY
 from .notebook import looked_at
 
