@@ -12,7 +12,9 @@ from .experiments.evaluation import evaluate_run
 from .methods import settings_for
 from .methods.wsch.model import WSCH
 from .methods.wsch.settings import Settings
-from .runs.outputs import load_run
+from .runs.outputs import list_runs, load_run
 from .training.loop import encode, fit
 
-__all__ = ["WSCH", "Settings", "encode", "evaluate_run", "fit", "load_dataset", "load_run", "settings_for"]
+__all__ = [
+    "WSCH", "Settings", "encode", "evaluate_run", "fit", "list_runs", "load_dataset", "load_run", "settings_for",
+]  # fmt: skip

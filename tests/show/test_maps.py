@@ -164,6 +164,17 @@ class TestGroups:
         assert groups.counts.tolist() == [2] * 10 + [3]
         assert groups.grey == 10
 
+    def test_chosen_classes_are_coloured_instead(self):
+        labels = scipy.sparse.csr_array(np.eye(13)[[*range(13), *range(1, 11)]])
+        classes = [f"class {number}" for number in range(13)]
+        groups = by_class(labels, classes, ["class 12", "class 3"])
+        assert groups.names == ["class 12", "class 3", "other or no class"]
+        assert groups.counts.tolist() == [1, 2, 20]
+        with pytest.raises(ValueError, match=r"'class 33' is not a known class: did you mean 'class 3'\?"):
+            by_class(labels, classes, ["class 33"])
+        with pytest.raises(ValueError, match="classes names 11 classes: there are colours for 10"):
+            by_class(labels, classes, classes[:11])
+
     def test_duplicates_are_counted(self):
         codes = np.array([[1, 1], [1, 1], [-1, 1], [1, -1], [1, -1], [1, -1]])
         groups = by_duplicates(codes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..data import Dataset
+from ..data.definition import Definition
 from ..storage.words import unknown_name
 from .autossvh import AutoSSVHMethod
 from .bth import BTHMethod
@@ -47,18 +48,25 @@ def settings_for(dataset: Dataset, /, recipe: str | None = None, method: str | N
     None leaves a choice open. Raises ValueError for unknown names and bad values, those of the data set's definition
     (its table [settings]; [settings.NAME] for another method than WSCH) with the file's name.
     """
-    of, definition = method_named(method), dataset.definition
+    return method_named(method).Settings.create(
+        chosen | {"dataset": dataset.name}, defaults_for(dataset.definition, recipe, method)
+    )
+
+
+def defaults_for(definition: Definition, recipe: str | None = None, method: str | None = None) -> dict[str, Any]:
+    """What a data set's definition and a recipe change of a method's published values; see `settings_for`."""
+    of = method_named(method)
     own = {name: value for name, value in definition.settings.items() if not isinstance(value, dict)}
     if method not in (None, DEFAULT):
         own = definition.settings.get(method, {})
-        recipe = dataset.name if recipe is None and not own and dataset.name in of.recipes else recipe
+        recipe = definition.name if recipe is None and not own and definition.name in of.recipes else recipe
     else:
         recipe = definition.recipe or None if recipe is None else recipe
     try:
         of.Settings.create({}, own)
     except ValueError as error:
         raise ValueError(f"{definition.path}: [settings] {error}") from error
-    return of.Settings.create(chosen | {"dataset": dataset.name}, own | recipe_settings(recipe, of))
+    return own | recipe_settings(recipe, of)
 
 
 def recipe_settings(name: str | None, of: type[Method] = WSCHMethod) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, Self
 
 from ..storage.words import shortened, unknown_name
@@ -84,4 +84,4 @@ class CheckedSettings:
         return cls(**{**(defaults or {}), **given})
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # many times quicker than asdict

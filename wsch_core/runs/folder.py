@@ -28,7 +28,17 @@ from ..data.definition import MOST_SIZE, SPLITS
 from ..methods import DEFAULT, METHODS, Method
 from ..methods.method import Pass
 from ..retrieval.codes import pack, unpack
-from ..storage.files import check_file, damaged, locked, parse_json, read_json, read_text, remove_leftovers, write_whole
+from ..storage.files import (
+    check_file,
+    damaged,
+    is_locked,
+    locked,
+    parse_json,
+    read_json,
+    read_text,
+    remove_leftovers,
+    write_whole,
+)
 from ..storage.hdf5 import check_storage, find, hdf5_image, read_attribute, read_slice, read_texts
 from ..storage.tensors import digest, load_weights, read_head, read_tensors
 from ..storage.words import one_line, shortened
@@ -214,6 +224,11 @@ class Run:
         with locked(self.folder / LOCK, busy):
             remove_leftovers(self.folder)
             yield
+
+    @property
+    def being_trained(self) -> bool:
+        """Whether a process holds the lock; where this user may not ask, none is taken to."""
+        return is_locked(self.folder / LOCK)
 
     def save_json(self, name: str, content: Any) -> None:
         write_whole(self.folder / name, lambda path: path.write_text(json.dumps(content, indent=1), encoding="utf-8"))

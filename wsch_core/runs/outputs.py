@@ -18,7 +18,9 @@ from ..storage.files import remove_leftovers, temporary_name
 from ..storage.paths import outputs_folder
 from ..storage.words import shortened, unknown_name
 from .folder import Run
+from .listing import Runs
 
+ARCHIVE = "archive"
 LONGEST_NAME = 250  # bytes of a run's name, which file systems allow
 
 
@@ -82,16 +84,29 @@ def load_run(name: str = "", also: Sequence[str] = ()) -> Run:
     )
 
 
-def list_runs() -> list[Run]:
-    """All runs, the oldest first by when their settings were last written; one dated in the future is the oldest."""
+def list_runs(archived: bool = False) -> Runs:
+    """All runs below outputs/ (or WSCH_OUTPUTS), the oldest first by when their settings were last written; one dated in
+    the future is the oldest. With `archived`, those that were put away instead.
+
+    `list_runs().as_frame()` is a table with a row for each: state, settings, mAP@K, time, size, tags and note.
+    """
     found, soon = [], time.time() + 60
-    for path in outputs_folder().glob("*/settings.json"):
+    for path in (archive_folder() if archived else outputs_folder()).glob("*/settings.json"):
         try:
             written = path.stat().st_mtime
         except OSError:  # it has gone meanwhile
             continue
         found.append((0.0 if written > soon else written, path.parent))
-    return [Run(folder) for _, folder in sorted(found)]
+    return Runs(Run(folder) for _, folder in sorted(found))
+
+
+def archive_folder() -> Path:
+    """outputs/archive/: a folder and no mark in the runs, so that whatever looks for runs passes these by without having to
+    ask, and people who open outputs/ see it as well. ValueError where a run has that name."""
+    folder = outputs_folder() / ARCHIVE
+    if (folder / "settings.json").exists():
+        raise ValueError(f"{folder} is a run, and the place of archived ones: rename its folder by hand.")
+    return folder
 
 
 def find_run(settings: Any, fingerprint: str) -> Run | None:

@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .words import one_line
 
 TEMPORARY = ".writing-"
 MOST_BYTES = 16 * 2**20
+LOOKED_AT = 0.5  # seconds for which `is_locked` may be in the way of who wants a lock
 
 
 def check_file(path: Path, remedy: str, inside: Path | None = None) -> None:
@@ -60,7 +61,7 @@ def locked(path: Path, busy: str) -> Iterator[None]:
 
     Raises RuntimeError with the sentence `busy` if another one is in, OSError where there can be no lock.
     """
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=LOOKED_AT)
     try:
         lock.acquire()
     except Timeout:
@@ -73,6 +74,17 @@ def locked(path: Path, busy: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock; where this user may not ask, none is taken to."""
+    try:
+        with FileLock(path, timeout=0) if path.is_file() else nullcontext():
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
 
 
 def read_text(path: Path, remedy: str, inside: Path | None = None, most: int = MOST_BYTES) -> str:
