@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..style import INK, MARKS, WIDTH, Picture, empty, heading, label, picture, style
 
@@ -36,8 +36,8 @@ def quality_and_cost(
                 if np.isfinite(place) and place > 0:
                     axes.errorbar(place, mean, **bar, **looks[name], ls="", markersize=8, label=name)
             axes.set(xscale="log", xlabel=words)
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}"))
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=7))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 10 else f"{x:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.margins(0.15)
             axes.grid()
