@@ -4,11 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test lint book clean
+.PHONY: demo lab test lint book clean
 
 demo: $(VENV)/.notebooks
 	$(BIN)/papermill --log-output --no-progress-bar notebooks/train.ipynb outputs/demo.ipynb -p dataset demo -p bits 64
+	$(BIN)/jupyter trust outputs/demo.ipynb
 	$(BIN)/python -m wsch_core.experiments.report --notebook outputs/demo.ipynb
+
+# JupyterLab with working copies of the notebooks, in outputs/notebooks/.
+lab: $(VENV)/.notebooks
+	$(BIN)/python -m wsch_core.show.lab
 
 # Two at a time with a thread each: many tests wait for kernels and browsers.
 test: $(VENV)/.test

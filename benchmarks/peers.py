@@ -12,7 +12,6 @@ started again, it goes on. One process trains, with one thread; times are those 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -28,9 +27,10 @@ from recipe_rows import KNOWN, KS, Row, changes_of, difference, measure_all, mis
 from wsch_core import fit, load_dataset, settings_for
 from wsch_core.data import Dataset
 from wsch_core.data.definition import load_definition
-from wsch_core.experiments.budget import Pace, fitted, measure_pace
+from wsch_core.experiments.budget import fitted
 from wsch_core.experiments.compare import compare_with
 from wsch_core.experiments.evaluation import FITTED_VIDEOS, encode_run, evaluate_codes
+from wsch_core.experiments.peers import cost_of, known_pace
 from wsch_core.methods import METHODS
 from wsch_core.methods.baselines import fit_baseline
 from wsch_core.retrieval.metrics import evaluate_cosine
@@ -41,7 +41,6 @@ PLUS, WSCH, ITQ, MEAN, CENTRED = "wsch plus", "wsch", "ITQ", "mean features", "m
 TRAINED = (WSCH, PLUS, *(name for name in METHODS if name != WSCH))
 BESIDE = (ITQ, MEAN, CENTRED)  # that take no training
 LABELLED = {"demo": ("demo", "demo-motion")}  # two sets of labels for the same videos
-ENCODED = 256  # videos, to measure what encoding takes
 
 
 def main() -> None:
@@ -113,8 +112,7 @@ def measure(job: tuple[str, int, int, str], out: Path, methods: Mapping[str, Map
             for labelled in LABELLED.get(name, (name,))
         ]
     run, taken = train(method, data, out, bits, seed, **changes)
-    what |= {"seconds": taken, "encode": seconds_to_encode(run, data), "epochs": epochs_of(run)}
-    what["parameters"] = sum(parameter.numel() for parameter in run.model().parameters())
+    what |= {"seconds": taken, "epochs": epochs_of(run)} | asdict(cost_of(run, data))
     codes = encode_run(run, data, device="cpu")
     return [
         what | {"set": labelled, "map": [*map(float, evaluate_codes(codes, load_dataset(labelled), ks=KS).expected)]}
@@ -128,7 +126,7 @@ def train(
     """A run that is to take so many seconds, and those it took."""
     chosen = {"bits": bits, "seed": seed, "device": "cpu"} | changes
     settings = settings_for(data, chosen.pop("recipe", None), chosen.pop("method", None), **chosen)
-    pace = known_pace(out / "pace.json", f"{data.name}, {bits} bits, {name}, {json.dumps(changes)}", settings, data)
+    pace = known_pace(out / "pace.json", settings, data)
     settings = fitted(settings, lambda longer: pace.seconds(longer, data), seconds)
     clock, start = [0.0], time.process_time()
 
@@ -139,29 +137,9 @@ def train(
     return run, clock[0]
 
 
-def known_pace(path: Path, key: str, settings: Any, data: Dataset) -> Pace:
-    paces = json.loads(path.read_text()) if path.exists() else {}
-    if key not in paces:
-        paces[key] = asdict(measure_pace(settings, data))
-        path.write_text(json.dumps(paces, indent=1))
-    return Pace(**paces[key])
-
-
 def epochs_of(run: Run) -> str:
     settings = run.settings.as_dict()
     return " + ".join(str(settings[name]) for name in ("pretrain_epochs", "epochs") if settings.get(name))
-
-
-def seconds_to_encode(run: Run, data: Dataset) -> float:
-    """Of a thousand videos, by one thread."""
-    import torch
-
-    model, frames = run.model(), next(data.query.features.batches(min(ENCODED, len(data.query))))
-    with torch.no_grad():
-        model.encode(frames)
-        start = time.process_time()
-        model.encode(frames)
-    return 1000 / len(frames) * (time.process_time() - start)
 
 
 def without_training(name: str, data: Dataset, bits: int, seed: int) -> list[float]:

@@ -35,6 +35,7 @@ EXECUTED = {
     "gallery": {"run": "demo-64", "compare_run": "ITQ", "queries": 10},
     "umap": {"run": "demo-64"},
     "ablation": {"variants": "joint", "seeds": "3346"},
+    "compare": {"methods": "wsch, bth, ssvh", "seeds": "1", "amount": 20},
     "reproduce": {"seeds": "3346"},
     "data": {},
 }

@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,6 +47,11 @@ KERNEL_IS_READY = """() => {
 ALL_CELLS_HAVE_RUN = """() => {
     const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
     return prompts.length > 0 && prompts.every(prompt => /^\\[\\d+\\]:$/.test(prompt.textContent))
+}"""
+ERRORS = """() => {
+    const cells = window.jupyterapp.shell.currentWidget.content.model.cells
+    return [...cells].flatMap(cell => cell.type === 'code' ? cell.outputs.toJSON() : [])
+        .filter(output => output.output_type === 'error').map(output => output.traceback.join('\\n'))
 }"""
 
 
@@ -81,14 +86,37 @@ def opened(notebook: Path, folder: Path, parameters: Mapping | None = None, them
 
 def run_all(page, seconds: float = SECONDS) -> None:
     """Run all cells, and wait until the last has ended; a cell that fails is an AssertionError with its text."""
+    start_all(page)
+    wait_until(page, lambda: page.evaluate(ALL_CELLS_HAVE_RUN), seconds)
+
+
+def start_all(page) -> None:
+    """Run all cells, and do not wait."""
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
-    failed = page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').filter(has_text="Traceback")
+
+
+def wait_until(page, holds: Callable[[], object], seconds: float = SECONDS, failing: bool = False) -> None:
+    """Wait until something holds; a cell that fails before, unless that is expected, is an AssertionError with its text."""
     end = time.monotonic() + seconds
-    while not page.evaluate(ALL_CELLS_HAVE_RUN):
-        assert not failed.count(), failed.first.inner_text()
-        assert time.monotonic() < end, f"the notebook has not ended after {seconds} seconds"
+    while not holds():
+        assert failing or not (failed := errors(page)), failed[0]
+        assert time.monotonic() < end, f"waited in vain for {seconds} seconds"
         page.wait_for_timeout(100)
-    assert not failed.count(), failed.first.inner_text()
+    assert failing or not (failed := errors(page)), failed[0]
+
+
+def errors(page) -> list[str]:
+    """What cells have failed with, as it is shown."""
+    return page.evaluate(ERRORS)
+
+
+def set_source(page, word: str, source: str) -> None:
+    """Type anew the first cell that holds a word."""
+    cells = "[...window.jupyterapp.shell.currentWidget.content.model.cells]"
+    page.evaluate(
+        f"([word, source]) => {cells}.find(cell => cell.sharedModel.source.includes(word)).sharedModel.setSource(source)",
+        [word, source],
+    )
 
 
 def screenshot(page, path: Path, height: int = 4000) -> Path:

@@ -29,6 +29,7 @@ def as_options(parameters):
 def run_papermill(folder, notebook, out, parameters, options=()):
     """Papermill in a process of its own, started in `folder`, where `notebook` and `out` are looked for."""
     command = [sys.executable, "-W", "ignore", "-m", "papermill", "--log-output", "--no-progress-bar"]
+    command += ["--start-timeout", str(PATIENCE)]
     environment = os.environ | {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     return subprocess.run(
         [*command, str(notebook), str(out), *as_options(parameters), *options],

@@ -99,6 +99,65 @@ def test_train_refuses_at_once(tiny_folder, tmp_path, parameters, complaint):
 
 
 @pytest.mark.slow
+def test_train_takes_another_method(tiny_folder, tmp_path):
+    chosen = {
+        "dataset": "tiny",
+        "method": "bth",
+        "bits": 8,
+        "pretrain_epochs": 1,
+        "epochs": 2,
+        "anchors": 8,
+        "device": "cpu",
+    }
+    out = tmp_path / "out.ipynb"
+    done = run_papermill(ROOT, "notebooks/train.ipynb", out, chosen | {"run": "small"})
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "outputs" / "small"
+    assert list(json.loads((folder / "metrics.json").read_text())["methods"]) == ["BTH", "LSH", "PCAH", "ITQ"]
+    assert {path.stem for path in (folder / "figures").glob("*.png")} >= {"losses", "map", "retrieved"}
+    done = run_papermill(ROOT, "notebooks/train.ipynb", out, chosen | {"run": "other", "centers": 4})
+    assert done.returncode != 0
+    assert "centers is a setting of WSCH, which BTH does not have" in done.stderr
+    assert not (tmp_path / "outputs" / "other").exists()
+
+
+@pytest.mark.slow
+def test_compare_trains_every_method_and_writes_what_it_shows(tiny_folder, tmp_path):
+    small = {name: value for name, value in SMALL.items() if name not in ("dataset", "bits")}
+    peers = {"bth": {"anchors": 8, "batch_size": 8}, "ssvh": {"neighbours": 4, "reach": 2, "batch_size": 8}}
+    chosen = {
+        "dataset": "tiny",
+        "methods": "wsch, bth, ssvh",
+        "bits": "8",
+        "seeds": "1",
+        "budget": "steps",
+        "amount": 30,
+    }
+    (tmp_path / "settings.yaml").write_text(json.dumps({"settings": {"wsch": small, **peers}}))
+    out, options = tmp_path / "out.ipynb", ["-f", str(tmp_path / "settings.yaml")]
+    done = run_papermill(ROOT / "notebooks", "compare.ipynb", out, chosen, options)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "outputs" / "compare-tiny"
+    figures = {path.stem for path in (folder / "figures").glob("*.png")}
+    assert figures == {"map-8bits", "forest-8bits", "cost-8bits", "disputed"}
+    written = {path.name for path in folder.iterdir() if path.suffix in (".csv", ".html")}
+    assert written == {"results.csv", "comparison-8bits.csv", "cost.csv", "duels.csv", "runs.csv", "gallery.html"}
+    runs = pd.read_csv(folder / "runs.csv")
+    assert list(runs["method"]) == ["WSCH", "BTH", "SSVH"]
+    for run, method, score in runs[["run", "method", "mAP@20"]].itertuples(index=False):
+        metrics = json.loads((tmp_path / "outputs" / run / "metrics.json").read_text())
+        assert metrics["methods"][method]["expected"][1] == pytest.approx(score)
+    assert (runs["parameters"] > 0).all()
+    duels = pd.read_csv(folder / "duels.csv")
+    assert (duels[["won", "lost", "level"]].sum(axis=1) == 5).all()
+    weights = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").glob("*/weights.safetensors")}
+    assert len(weights) == 3
+    done = run_papermill(ROOT, "notebooks/compare.ipynb", out, chosen, options)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").glob("*/weights.safetensors")} == weights
+
+
+@pytest.mark.slow
 def test_data_tells_what_is_there(tiny_folder, tmp_path):
     out = tmp_path / "out.ipynb"
     done = run_papermill(ROOT / "notebooks", "data.ipynb", out, {"dataset": "tiny"})

@@ -73,9 +73,9 @@ class TestGroups:
         other, _ = complete_run(Settings(**TINY | {"bits": 8, "seed": 1, "tau_plus": 0.2}), published)
         groups = grouped([*done, other])
         assert [group.method for group in groups] == [
-            "ours (tau_plus 0.1)",
-            "ours (tau_plus 0.2)",
-            "ours (tau_plus 0.1)",
+            "tau_plus 0.1 (ours)",
+            "tau_plus 0.2 (ours)",
+            "tau_plus 0.1 (ours)",
         ]
 
     def test_of_recipes_are_named_by_them(self, done, published):
@@ -92,7 +92,7 @@ class TestGroups:
         changed = CHOSEN | {"tau_plus": 0.2}
         (other,) = complete_all(published, [8], [1], changed, recipes=["plus"])
         assert [group.method for group in grouped([*done, other])] == [
-            "ours (tau_plus 0.1)", "ours, plus (tau_plus 0.2)", "ours (tau_plus 0.1)",
+            "tau_plus 0.1 (ours)", "tau_plus 0.2 (ours, plus)", "tau_plus 0.1 (ours)",
         ]  # fmt: skip
 
     def test_evaluated_in_other_ways_do_not_mix(self, done, published):

@@ -20,6 +20,7 @@ from dask.system import CPU_COUNT
 
 from notebooks import PATIENCE, ROOT, code_cells, outputs, run_papermill
 from wsch_core import evaluate_run, fit, load_run, settings_for
+from wsch_core.experiments import sweep
 from wsch_core.experiments.compare import mean_interval, paired_difference
 from wsch_core.experiments.sweep import THREADS, _threads_per_run, _unchanged_environment, plan, run_sweep
 from wsch_core.runs.outputs import list_runs
@@ -83,6 +84,23 @@ def test_the_environment_is_put_back(monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
     assert "HOME" in os.environ
+
+
+def test_an_interrupt_waits_until_a_cluster_has_started_and_processes_begun_meanwhile_never_hear_of_it():
+    seen = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    begun = []
+
+    def interrupted():
+        with sweep._interrupts_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+            begun.append(subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True).stdout)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert begun == ["True\n"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with sweep._interrupts_wait():
+        pass
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tiny, tmp_path, monkeypatch):
@@ -229,8 +247,10 @@ def test_ctrl_c_ends_every_process_and_the_next_sweep_resumes(tiny_folder, tmp_p
         for kernel in held.values():
             with contextlib.suppress(psutil.NoSuchProcess):
                 kernel.kill()
-    assert errors.rstrip().endswith("KeyboardInterrupt")
+    told = "the sweep was stopped before 2 of 2 runs had ended: start it again, and they go on where they were."
+    assert errors.rstrip().endswith(f"Interrupted: {told}")
     assert errors.count("Traceback") == 1  # of the one that was waiting, none of the workers
+    assert "Warning" not in errors
     wait_until(lambda: not any(one.is_running() and one.status() != "zombie" for one in below))
     assert not any(run.finished for run in list_runs())
     stopped_at = passes_done()

@@ -103,7 +103,7 @@ class TestCycle:
         figure = drawn(ablation.cycle({"published": [history(), history(shift=2.0)]}))
         panel = next(axes for axes in figure.axes if axes.get_title(loc="left") == "reconstruction loss")
         lines = [line.get_xydata().tolist() for line in panel.lines]
-        assert lines == [[[0, 2], [1, 3], [2, 4]], [[4, 6], [7, 9]], [[5, 7], [8, 10]]]
+        assert lines == [[[1, 2], [2, 3], [3, 4]], [[5, 6], [8, 9]], [[6, 7], [9, 10]]]
 
     def test_a_long_history_is_drawn_quickly(self, drawn):
         seeds = [history(epochs=3333)]

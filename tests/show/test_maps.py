@@ -14,6 +14,7 @@ from sklearn.manifold import trustworthiness as of_sklearn
 
 from notebooks import ROOT, SMALL, outputs, run_papermill
 from wsch_core import Settings, evaluate_run, fit, load_dataset
+from wsch_core.methods import METHODS
 from wsch_core.retrieval.search import hamming_distances
 from wsch_core.show.maps import maps
 from wsch_core.show.maps.figures import map_figure, nearness, nearness_table
@@ -130,6 +131,15 @@ class TestMaps:
         with pytest.raises(ValueError, match="needs 16"):
             maps.compared_maps(["ITQ"], run, setup)
 
+    def test_of_a_run_of_another_method(self, tiny, run, setup, laid_out):
+        peer = fit(
+            METHODS["ssvh"].Settings("tiny", bits=8, epochs=1, neighbours=4, reach=2), tiny, "peer", callbacks=[]
+        )
+        found = maps.compared_maps(["peer", "LSH"], run, setup)
+        assert [other.title for other in found] == ["SSVH, 8 bits, peer", "LSH, 8 bits"]
+        beside = gallery_of(peer, tiny, "database")()
+        assert [*beside.methods] == ["SSVH, 8 bits (peer)"]
+
     def test_of_other_methods(self, run, setup, laid_out):
         found = maps.compared_maps([], run, setup)
         assert [other.title for other in found] == ["ITQ, 8 bits"]
@@ -153,6 +163,17 @@ class TestGroups:
         assert groups.names == [*(f"class {number}" for number in range(1, 11)), "other or no class"]
         assert groups.counts.tolist() == [2] * 10 + [3]
         assert groups.grey == 10
+
+    def test_chosen_classes_are_coloured_instead(self):
+        labels = scipy.sparse.csr_array(np.eye(13)[[*range(13), *range(1, 11)]])
+        classes = [f"class {number}" for number in range(13)]
+        groups = by_class(labels, classes, ["class 12", "class 3"])
+        assert groups.names == ["class 12", "class 3", "other or no class"]
+        assert groups.counts.tolist() == [1, 2, 20]
+        with pytest.raises(ValueError, match=r"'class 33' is not a known class: did you mean 'class 3'\?"):
+            by_class(labels, classes, ["class 33"])
+        with pytest.raises(ValueError, match="classes names 11 classes: there are colours for 10"):
+            by_class(labels, classes, classes[:11])
 
     def test_duplicates_are_counted(self):
         codes = np.array([[1, 1], [1, 1], [-1, 1], [1, -1], [1, -1], [1, -1]])

@@ -1,3 +1,4 @@
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 
 from wsch_core.data import load_dataset
 from wsch_core.experiments.evaluation import CENTRED
+from wsch_core.methods import DEFAULT, METHODS
 from wsch_core.methods.wsch.settings import Settings
 from wsch_core.show import frames, tables
 from wsch_core.show.figures import curves, retrieval
@@ -182,7 +184,7 @@ def test_tables_hold_the_values_and_escape_them(tiny):
     table = tables.map_table([5, 20], rows).to_html()
     assert "&lt;ITQ&gt;" in table
     assert "0.500" in table
-    assert table.count("font-weight: bold") == 1  # one rule, for the best hashing method of each column
+    assert table.count("font-weight: bold") == 2  # in the cells of the best hashing method of each column
 
 
 def test_empty_inputs_say_so(drawn):
@@ -193,6 +195,10 @@ def test_empty_inputs_say_so(drawn):
 
 def test_every_setting_has_a_meaning():
     assert set(tables.MEANINGS) == set(Settings().as_dict())
+    for name, method in METHODS.items():
+        meanings = tables.MEANINGS if name == DEFAULT else tables.MEANINGS | tables.OF_PEERS
+        assert not [setting for setting in method.Settings().as_dict() if not meanings.get(setting)], name
+    assert "training videos, by mean features" in tables.settings_table(METHODS["ssvh"].Settings()).to_html()
 
 
 def curve(ks, *expected):
@@ -235,9 +241,9 @@ def test_each_task_has_a_line_of_its_own(drawn):
     figure = figures.loss_curves(history(3, 2))
     drawn(figure)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
-    assert lines["cluster"].get_xdata().tolist() == [4, 7]
-    assert lines["contrast"].get_xdata().tolist() == [5, 8]
-    assert lines["_stages"].get_xdata() == [2.5, 2.5]
+    assert lines["cluster"].get_xdata().tolist() == [5, 8]
+    assert lines["contrast"].get_xdata().tolist() == [6, 9]
+    assert lines["_stages"].get_xdata() == [3.5, 3.5]
     looks = [(lines[task].get_marker(), lines[task].get_color()) for task in ("pre-training", "cluster", "contrast")]
     assert len({marker for marker, _ in looks}) == len({colour for _, colour in looks}) == 3
 
@@ -373,3 +379,23 @@ def test_tables_are_written_as_csv_and_latex(tmp_path):
         r"\hline",
         r"\end{tabular}",
     ]
+
+
+def test_tables_need_no_style_sheet():
+    """JupyterLab takes it out of a notebook that is not trusted."""
+    html = tables.map_table([5, 20], {"WSCH": [0.5, 0.4], "<ITQ>": [0.3, 0.45]}).set_caption("note")._repr_html_()
+    assert "<style" not in html
+    cells = re.findall(r'<td[^>]*style="([^"]*)"[^>]*>([^<]*)</td>', html)
+    assert [(text, "bold" in style, "left" in style) for style, text in cells] == [
+        ("WSCH", False, True), ("0.500", True, False), ("0.400", False, False),
+        ("&lt;ITQ&gt;", False, True), ("0.300", False, False), ("0.450", True, False),
+    ]  # fmt: skip
+    assert tables.plain(pd.DataFrame()).to_html()
+
+
+def test_figures_say_what_they_show():
+    figure = curves.map_curves({"WSCH": {"ks": [5, 20], "expected": [0.5, 0.4]}}, title="64 bits")
+    data, about = figure._repr_mimebundle_()
+    assert about["image/png"]["alt"].startswith("Figure: ")
+    assert "mAP@K over K, nearest videos" in about["image/png"]["alt"]
+    assert about["image/png"]["alt"] in data["text/plain"]

@@ -18,7 +18,7 @@ from wsch_core.runs.outputs import list_runs
 from wsch_core.storage.lines import format_seconds
 from wsch_core.storage.tensors import read_tensors, save_tensors
 from wsch_core.training.checkpoint import state_tensors
-from wsch_core.training.loop import _read_losses, new_state
+from wsch_core.training.loop import Interrupted, _read_losses, new_state
 from wsch_core.training.progress import Progress, ProgressLine, describe
 
 
@@ -131,6 +131,23 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tiny, tiny_settings, afte
     assert_same_run(whole, resumed)
 
 
+def test_a_callback_may_stop_a_run_after_the_pass(tiny, tiny_settings, monkeypatch):
+    """Also where checkpoints are seldom written."""
+    monkeypatch.setattr("wsch_core.training.checkpoint.LARGEST_SHARE", 1e-9)
+    whole = fit(tiny_settings, tiny, name="whole", callbacks=[])
+    with pytest.raises(
+        Interrupted, match=r"run cut was interrupted after 3 of 7 passes: .*run = 'cut' and resume = True"
+    ):
+        fit(tiny_settings, tiny, name="cut", callbacks=[lambda progress: progress.current.number == 2])
+    cut = load_run("cut")
+    assert cut.checkpoints()[0].name == "checkpoint-000003.safetensors"
+    seen = []
+    fit(tiny_settings, tiny, name="cut", callbacks=[lambda p: seen.append((p.run.name, p.current.number))], resume=True)
+    assert seen[0] == ("cut", 3)
+    assert_same_run(whole, cut)
+    assert fit(tiny_settings, tiny, name="last", callbacks=[lambda progress: progress.finished]).finished
+
+
 def test_more_epochs_can_be_added(tiny, tiny_settings):
     fit(tiny_settings, tiny, name="short", callbacks=[])
     longer = replace(tiny_settings, epochs=4)
@@ -192,7 +209,7 @@ def test_more_epochs_make_old_results_void(tiny, tiny_settings):
     run = fit(tiny_settings, tiny, name="r", callbacks=[])
     evaluate_run(run, tiny, baselines=())
     with pytest.raises(KeyboardInterrupt):
-        fit(replace(tiny_settings, epochs=4), tiny, name="r", callbacks=[Interrupt(8)], resume=True)
+        fit(replace(tiny_settings, epochs=4), tiny, name="r", callbacks=[Interrupt(9)], resume=True)
     assert not run.finished
     assert not run.evaluated
     assert run.stored_codes(tiny.database) is None

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..data import Dataset
+from ..data.holding import held_on_gpu
 from ..data.loader import visible_batches
 from ..methods import METHODS, Method, method_of
 from ..methods.method import Context, Pass, State
@@ -89,7 +90,9 @@ def measure_pace(settings: Any, dataset: Dataset) -> Pace:
     short |= {"labels_move_from": 0} if "labels_move_from" in short else {}
     method = method_for(replace(settings, **short), dataset)
     device = resolve_device(settings.device)
-    features = dataset.train.features.to(device) if device.type != "cpu" else dataset.train.features
+    train = dataset.train
+    on_gpu = held_on_gpu(dataset.name, train.nbytes, train.hold, device)
+    features = train.features.to(device) if on_gpu else train.features
     context = Context(features, device, autocast(device, resolve_precision(settings.precision, device)))
     state, taken = new_state(method, device), {}
     with one_thread():

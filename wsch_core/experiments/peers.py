@@ -19,6 +19,7 @@ from ..runs.folder import Run
 from ..storage.files import read_json, write_whole
 from ..storage.words import unknown_name
 from .budget import BUDGETS, COUNTS_EPOCHS, Pace, fitted, gradient_steps, measure_pace, one_thread
+from .evaluation import run_codes
 from .variants import OF_THE_SWEEP
 
 ENCODED = 256  # videos, to measure what encoding takes
@@ -136,9 +137,9 @@ def precision_by_query(runs: Sequence[Run], dataset: Dataset, k: int) -> np.ndar
     ids = {"query_ids": dataset.query.ids, "database_ids": dataset.database.ids}
     found = []
     for run in runs:
-        codes = {split: stored.codes for split, stored in run.load_codes().items()}
-        query = codes.get("query", codes["database"])
-        found.append(evaluate(query, codes["database"], *labels, ks=(k,), **ids).per_query_expected[:, 0])
+        database = run_codes(run, dataset.database)
+        query = database if dataset.queries_are_database else run_codes(run, dataset.query)
+        found.append(evaluate(query, database, *labels, ks=(k,), **ids).per_query_expected[:, 0])
     return np.mean(found, axis=0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -86,22 +87,33 @@ def own_metrics(run: Run) -> dict[str, Any]:
 
 
 def _methods(runs: Sequence[Run]) -> list[str]:
-    """A name for each run's method: WSCH as "ours" with its recipe, a peer by its name, or the imported checkpoint; and the
-    settings that not all runs of the method share, as far as the recipe does not say them."""
+    """A name for each run's method: the settings that not all runs of the method share, as far as the recipe does not say
+    them, which come first since names may be cut; then WSCH as "ours" with its recipe, a peer by its name; or the imported
+    checkpoint."""
     names = []
     for run in runs:
-        recipe, settings = recipe_of(run.settings), run.settings.as_dict()
+        recipe = recipe_of(run.settings)
         same = [other for other in runs if other.method is run.method]
         said = {name for other in same for name in run.method.recipes[recipe_of(other.settings)]}
         alike = [other for other in same if recipe_of(other.settings) == recipe]
         differing = [name for name in _differing(same) if name not in said]
         differing += [name for name in _differing(alike) if name in said]
         imported = run.record.get("imported")
-        told = ", ".join(f"{name} {settings[name]}" for name in differing)
+        told = ", ".join(f"{name} {_where_it_differs(name, run, same)}" for name in differing)
         ours = "ours" if run.method is METHODS[DEFAULT] else run.method.name
         ours += "" if recipe == "published" else f", {recipe}"
-        names.append(f"checkpoint {imported}" if imported else f"{ours} ({told})" if told else ours)
+        names.append(f"checkpoint {imported}" if imported else f"{told} ({ours})" if told else ours)
     return names
+
+
+def _where_it_differs(name: str, run: Run, runs: Sequence[Run]) -> Any:
+    """A setting's value; of a cycle without the passes with which all of them begin."""
+    value = getattr(run.settings, name)
+    if name != "cycle":
+        return value
+    cycles = [one.settings.cycle.split(", ") for one in runs]
+    alike = sum(1 for _ in takewhile(lambda turn: len(set(turn)) == 1, zip(*cycles, strict=False)))
+    return ", ".join(value.split(", ")[alike:]) or value
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:

@@ -29,6 +29,7 @@ from ..runs.folder import Run
 from ..runs.outputs import find_run, run_name
 from ..storage.files import made_folder
 from ..storage.paths import PROJECT, data_folder, outputs_folder
+from ..training.loop import Interrupted
 from .evaluation import is_evaluated
 from .variants import PUBLISHED
 
@@ -38,6 +39,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 KERNEL_LOG = ["--log-level=CRITICAL"]
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_FOR_A_CLUSTER = 30
+SECONDS_FOR_A_KERNEL = 600  # to start in: a busy machine takes its time
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Progress:
     """How far a run of a sweep is."""
 
     planned: Planned
-    state: str = "waiting"  # then "running", then "done" or "failed"; or "found"
+    state: str = "waiting"  # then "running", then "done", "failed" or "stopped"; or "found"
     passes_done: int = 0
     begun: float | None = None  # when it was first seen running, by time.monotonic()
     seconds: float = 0.0  # since then
@@ -106,7 +108,8 @@ def run_sweep(
     workers: processes on this machine, which share its cores; scheduler: the address of a Dask cluster to use instead
     show: is given the progress of all runs every two seconds, and at the end
 
-    Interrupted, it ends the runs that are under way; the next sweep resumes them.
+    Interrupted, it ends the runs that are under way, shows what was stopped, and raises Interrupted with a sentence; the
+    next sweep resumes them.
     """
     if workers < 1:
         raise ValueError(f"workers is {workers}: it must be a whole number of at least 1.")
@@ -116,8 +119,19 @@ def run_sweep(
         made_folder(folder)
         for one in waiting:
             _executed(folder, one.planned).unlink(missing_ok=True)  # once it is back, the run has begun
-        with _cluster(min(workers, len(waiting)), scheduler) as client:
-            _carry_out(client, waiting, progress, folder, show)
+        try:
+            with cluster(min(workers, len(waiting)), scheduler) as client:
+                _carry_out(client, waiting, progress, folder, show)
+        except KeyboardInterrupt:
+            for one in waiting:
+                one.state = "stopped" if one.state in ("waiting", "running") else one.state
+            if show:
+                show(progress)
+            stopped = sum(one.state == "stopped" for one in waiting)
+            raise Interrupted(
+                f"the sweep was stopped before {stopped} of {len(progress)} runs had ended: start it again, and they go on "
+                "where they were."
+            ) from None
     if show:
         show(progress)
     return progress
@@ -179,7 +193,7 @@ def _count_passes(run: Run) -> int:
 
 
 @contextlib.contextmanager
-def _cluster(workers: int, scheduler: str) -> Iterator[Client]:
+def cluster(workers: int, scheduler: str) -> Iterator[Client]:
     """A client of the cluster at an address, or of one of its own, which ends with the block."""
     if scheduler:
         try:
@@ -193,13 +207,30 @@ def _cluster(workers: int, scheduler: str) -> Iterator[Client]:
         with client:
             yield client
         return
-    with _unchanged_environment():  # making a cluster sets thread counts, also for this process
-        cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0, silence_logs="ERROR"
-        )
-    with cluster, Client(cluster) as client:
-        client.run(leave_interrupts)
-        yield client
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", "memory_limit": 0, "silence_logs": "ERROR"}
+    with contextlib.ExitStack() as stack:
+        with _interrupts_wait(), _unchanged_environment():  # making a cluster sets thread counts, also for this process
+            local = stack.enter_context(LocalCluster(n_workers=workers, **options))
+        yield stack.enter_context(Client(local))
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C reaches all processes of a terminal or a kernel: those that begin inside the block never hear of it, and this
+    one, which shall act on it, does so when the block has ended."""
+    if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
+        yield
+        return
+    asked = []
+    former = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    former_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # handed down to what begins here
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former_mask)
+        signal.signal(signal.SIGINT, former)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def _threads_per_run(client: Client) -> int:
@@ -236,7 +267,14 @@ def execute(
         os.environ.update(environment)
         parameters["resume"] = (Path(run) / "settings.json").exists()
         try:
-            papermill.execute_notebook(notebook, executed, parameters, progress_bar=False, extra_arguments=KERNEL_LOG)
+            papermill.execute_notebook(
+                notebook,
+                executed,
+                parameters,
+                progress_bar=False,
+                start_timeout=SECONDS_FOR_A_KERNEL,
+                extra_arguments=KERNEL_LOG,
+            )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             return _one_line(f"{error.ename}: {error.evalue}")
         except Exception as error:  # a kernel that died, a full disk: told in the table, as every other reason
@@ -244,11 +282,6 @@ def execute(
         finally:
             _sweeps["running"] = ""
     return ""
-
-
-def leave_interrupts() -> None:
-    """Ctrl-C reaches all processes of a terminal or a kernel; only the one that waits for the sweep shall act on it."""
-    signal.signal(signal.SIGINT, lambda *_: None)
 
 
 def stop(sweep: str) -> bool:

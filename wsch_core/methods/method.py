@@ -91,6 +91,10 @@ class Method(ABC):
     def passes(self) -> list[Pass]:
         """All passes of the run, in order."""
 
+    def effort(self, current: Pass) -> float:
+        """About how long a pass takes beside the others, in any unit: expected until one of its kind was measured."""
+        return 1.0
+
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(network.parameters(), lr=self.settings.learning_rate, fused=True)
 

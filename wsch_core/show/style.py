@@ -10,6 +10,7 @@ import warnings
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from textwrap import shorten
 
 from matplotlib import font_manager
 from matplotlib import style as mpl_style
@@ -22,6 +23,7 @@ from ..storage.files import made_folder, make_folder, write_whole
 WIDTH = 9.6  # inches, a notebook column
 DPI = 100  # on screen
 SAVED_DPI = 150
+LONGEST_ALTERNATIVE = 400  # letters
 
 # Okabe and Ito's colours, told apart under every common colour blindness; yellow is left out, it is too light for lines.
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
@@ -122,6 +124,33 @@ class Picture(Figure):
 
     def _repr_png_(self) -> bytes:
         return _png(self, DPI)
+
+    def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
+        data = {"image/png": self._repr_png_(), "text/plain": repr(self)}
+        return data, {"image/png": {"alt": alternative_text(self)}}
+
+    def __repr__(self) -> str:
+        return f"[{alternative_text(self)}]"
+
+
+def alternative_text(figure: Figure) -> str:
+    """A figure in one sentence for who cannot see it, from what is written in it: title, panels, axes, lines."""
+    title = figure.get_suptitle()
+    panels = [panel for axes in figure.axes if (panel := _panel_in_words(axes))]
+    lines = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    parts = [title, *panels, f"lines: {', '.join(lines)}" if lines else ""]
+    if not any(parts):
+        parts = [text.get_text() for axes in figure.axes for text in axes.texts[:3]]
+    return shorten("Figure: " + "; ".join(filter(None, parts)), LONGEST_ALTERNATIVE, placeholder=" …")
+
+
+def _panel_in_words(axes: Axes) -> str:
+    title = axes.get_title(loc="left") or axes.get_title()
+    what, along = axes.get_ylabel(), axes.get_xlabel().replace("\n", ", ")
+    against = f"{what} over {along}" if what and along else what or along
+    legend = axes.get_legend()
+    lines = ", ".join(text.get_text() for text in legend.get_texts()) if legend else ""
+    return " · ".join(filter(None, [title, against, lines]))
 
 
 def picture(width: float = WIDTH, height: float = 4.0, **options) -> Picture:
@@ -225,8 +254,11 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 def _png(figure: Figure, dpi: int) -> bytes:
     memory = io.BytesIO()
+    about = {"Description": alternative_text(figure)}
     with _quiet():
-        figure.savefig(memory, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.12, facecolor="white")
+        figure.savefig(
+            memory, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.12, facecolor="white", metadata=about
+        )
     return memory.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,22 +29,22 @@ MEANINGS = {
     "masking_ratio": "share of frames hidden in the cycle",
     "views": "of each video, in the cycle's learning passes",
     "weight_reconstruction": "in the cycle",
-    "weight_cluster": "",
-    "weight_contrast": "",
+    "weight_cluster": "of the loss of clusters",
+    "weight_contrast": "of the contrast loss",
     "neighbours": "nearest training videos whose frames may stand for a video's own",
     "weight_similarity": "of the codes' similarities to the features', as far as neighbours are trusted",
     "centers": "number of cluster centres",
     "centers_every": "turns from one search for centres to the next",
     "cluster_targets": "nearest centre of the own view, or swapped",
-    "cluster_temperature": "",
-    "contrast_temperature": "",
+    "cluster_temperature": "the lower, the sharper",
+    "contrast_temperature": "the lower, the sharper",
     "tau_plus": "assumed share of false negatives",
     "learning_rate": "Adam",
     "learning_rate_schedule": "constant, or cosine with a short warm-up",
     "batch_size": "videos",
-    "encoder_width": "",
-    "decoder_width": "",
-    "attention_heads": "",
+    "encoder_width": "channels",
+    "decoder_width": "channels",
+    "attention_heads": "of the attention layer",
     "ssd_head_width": "of the state-space mixer",
     "state_size": "of the state-space mixer",
     "encoder_blocks": "or one of the two alone",
@@ -55,8 +56,16 @@ OF_PEERS = {  # where these differ
     "seed": "of all that is drawn at random",
     "epochs": "passes",
     "masking_ratio": "share of frames hidden in each view",
-    "weight_reconstruction": "",
-    "learning_rate": "",
+    "weight_reconstruction": "of the reconstruction loss",
+    "weight_neighbours": "of the loss of neighbours",
+    "weight_anchors": "of the loss of anchors",
+    "weight_pairwise": "of the loss of pairs",
+    "weight_prototypes": "of the loss of prototypes",
+    "weight_decay": "of the optimizer",
+    "momentum": "of the optimizer",
+    "learning_rate": "of the optimizer",
+    "encoder_heads": "of attention",
+    "decoder_heads": "of attention",
     "learning_rate_schedule": "cosine or constant",
     "least_learning_rate": "that the learning rate falls to",
     "learning_rate_decay": "of the learning rate, over 10,000 steps",
@@ -136,21 +145,56 @@ def map_table(ks: Sequence[int], rows: Mapping[str, Sequence[float]]) -> Styler:
     return table
 
 
-def plain(frame: pd.DataFrame, left: Sequence[str] = ()) -> Styler:
+class Table(Styler):
+    """A styled frame whose styles stand in its cells: of a notebook that is not trusted JupyterLab shows no <style>."""
+
+    def to_html(self, *arguments: Any, **options: Any) -> str:
+        return inline_styles(super().to_html(*arguments, **options))
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+
+STYLE_SHEET = re.compile(r"<style.*?</style>\s*", re.DOTALL)
+RULE = re.compile(r"([^{}]+)\{([^}]*)\}")
+CELL = re.compile(r'<(t[dh]) id="([^"]+)"')
+UNDER = "caption-side: bottom; text-align: left"
+
+
+def inline_styles(html: str) -> str:
+    """A table as pandas writes it, the rules for its cells moved from the style sheet into them."""
+    styles: dict[str, str] = {}
+    for sheet in STYLE_SHEET.findall(html):
+        for selectors, rules in RULE.findall(sheet.partition(">")[2]):
+            text = " ".join(rules.split())
+            for selector in selectors.split(","):
+                name = selector.strip().removeprefix("#")
+                styles[name] = f"{styles.get(name, '')} {text}".strip()
+    bare = STYLE_SHEET.sub("", html).replace("<caption>", f'<caption style="{UNDER}">')
+    return CELL.sub(lambda found: _with_style(found, styles), bare)
+
+
+def _with_style(cell: re.Match, styles: Mapping[str, str]) -> str:
+    kind, name = cell.groups()
+    style = styles.get(name)
+    return f'<{kind} id="{name}"' + (f' style="{style}"' if style else "")
+
+
+def plain(frame: pd.DataFrame, left: Sequence[str] = ()) -> Table:
     """A table without index, numbers to the right, words to the left; every text is escaped."""
     right = [column for column in frame.columns if column not in left]
-    heads = {
-        column: [{"selector": "th", "props": [("text-align", "left" if column in left else "right")]}]
-        for column in frame.columns
-    }
-    return (
-        frame.style.hide(axis="index")
+
+    def sides(names: pd.Index) -> list[str]:
+        return [f"text-align: {'left' if name in left else 'right'}" for name in names]
+
+    table = (
+        Table(frame)
+        .hide(axis="index")
         .format(escape="html")
         .set_properties(subset=right, **{"text-align": "right"})
         .set_properties(subset=[column for column in frame.columns if column in left], **{"text-align": "left"})
-        .set_table_styles(heads)
-        .set_table_styles([{"selector": "caption", "props": "caption-side: bottom; text-align: left"}], overwrite=False)
     )
+    return table.apply_index(sides, axis="columns") if len(frame.columns) else table
 
 
 MATH = str.maketrans({"±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "…": r"\dots{}"})  # what pdfLaTeX may not know

@@ -18,12 +18,21 @@ from ..methods import METHODS, method_of
 from ..methods.method import Context, Method, Pass, State
 from ..runs.folder import Run
 from .checkpoint import CheckpointWriter, restore_newest, start_run
+from .clock import Clock
 from .device import autocast, peak_memory, resolve_device
 from .progress import Progress, ProgressLine
 
 DIVERGED = "Start a new run with a lower learning_rate or precision = float32; the last checkpoint of this one is good."
 SECONDS_BETWEEN_READS = 1.0  # losses stay on the device; reading them waits for it
-Callback = Callable[[Progress], None]
+Callback = Callable[[Progress], bool | None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that was stopped, and can be resumed; its sentence says which, how far it was, and how it goes on."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: where the network computed at that moment helps nobody."""
+        return [str(self)]
 
 
 def fit(
@@ -37,12 +46,13 @@ def fit(
 
     settings: of any method, see `settings_for`
     name: of the run; "" makes one from data set, bits and time
-    callbacks: each is given a `Progress` about once a second; None shows a line of text
+    callbacks: each is given a `Progress` about once a second, and may return True to have the run stop after the pass;
+        None shows a line of text
     resume: go on with the run of this name; its settings must be the same, but `epochs` may be more
 
     Interrupted or killed, a run can be resumed, and ends as if it had not been. Raises ValueError for settings that do
     not fit the data, FileExistsError for a name in use, RuntimeError for a run that another process is training,
-    FloatingPointError for a loss that is not finite.
+    FloatingPointError for a loss that is not finite, Interrupted (a KeyboardInterrupt) where it was stopped.
     """
     callbacks = [ProgressLine()] if callbacks is None else list(callbacks)
     if settings.dataset != dataset.name:
@@ -64,30 +74,23 @@ def fit(
                 state.kept = {name: t.to(device) if name in method.kept_on_device else t for name, t in made.items()}
             now = {"settings": settings.as_dict(), "features_held": features.held}  # epochs may have been raised
             run.save_json("settings.json", run.record | now)
-            loop = _Loop(run.name, method, schedule, state, context, callbacks)
+            loop = _Loop(run, method, schedule, state, context, callbacks)
             writer = CheckpointWriter(run, state)
             for current in schedule[len(state.history) :]:
                 state.history.append(loop.run_pass(current))
                 writer.after_pass()
+                if loop.stop_asked and len(state.history) < len(schedule):
+                    writer.save()
+                    raise KeyboardInterrupt
             writer.finish()
             run.save_json("settings.json", run.record | {"peak_memory_bytes": peak_memory(device)})
     except KeyboardInterrupt:
-        raise Interrupted(run.name, len(state.history), len(schedule)) from None
+        raise Interrupted(
+            f"run {run.name} was interrupted after {len(state.history)} of {len(schedule)} passes: fit(settings, dataset, "
+            f"name={run.name!r}, resume=True) goes on with it, as do the notebook's parameters run = {run.name!r} and "
+            "resume = True."
+        ) from None
     return run
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was interrupted; says which run that was, how far it was, and how it goes on."""
-
-    def __init__(self, run: str, done: int, passes: int):
-        super().__init__(
-            f"run {run} was interrupted after {done} of {passes} passes: fit(settings, dataset, name={run!r}, resume=True) "
-            f"goes on with it, as do the notebook's parameters run = {run!r} and resume = True."
-        )
-
-    def _render_traceback_(self) -> list[str]:
-        """What IPython shows: where the network computed at that moment helps nobody."""
-        return [str(self)]
 
 
 def _training_features(dataset: Dataset, device: torch.device) -> Features | DiskFeatures:
@@ -109,14 +112,15 @@ def new_state(method: Method, device: torch.device) -> State:
 class _Loop:
     """What the passes of one run share: method, schedule, state and the clock."""
 
-    def __init__(self, run: str, method: Method, schedule: list[Pass], state: State, context: Context, callbacks):
+    def __init__(self, run: Run, method: Method, schedule: list[Pass], state: State, context: Context, callbacks):
         self.run, self.method, self.schedule, self.state, self.context = run, method, schedule, state, context
-        self.callbacks = callbacks
-        self.clock = _Clock(schedule, state.history)
+        self.callbacks, self.stop_asked = callbacks, False
+        self.clock = Clock(schedule, state.history, method.effort)
 
     def run_pass(self, current: Pass) -> dict:
         """Carry out one pass and return its line in the history."""
         start = time.perf_counter()
+        self.clock.start()
         entry = {"pass": current.number, "stage": current.stage, "epoch": current.epoch, "tasks": list(current.tasks)}
         entry |= {"losses": {}} | self.method.begin(current, self.state, self.context)
         if current.learns:
@@ -163,11 +167,10 @@ class _Loop:
 
     def tell(self, current: Pass, share: float, losses: dict, speed: float, entry: dict | None = None) -> None:
         done, left = self.clock.estimate(current, share)
-        progress = Progress(
-            current, len(self.schedule), done, losses, speed, self.clock.elapsed(), left, entry, self.run
-        )
+        so_far, passes, network = self.clock.elapsed(), len(self.schedule), self.state.model
+        progress = Progress(current, passes, done, losses, speed, so_far, left, entry, self.run, network)
         for callback in self.callbacks:
-            callback(progress)
+            self.stop_asked |= callback(progress) is True
 
 
 def gradient_step(
@@ -212,32 +215,3 @@ def _read_losses(recorded: Tensor, sizes: Tensor, names: list[str], current: Pas
 
 def _place(current: Pass) -> str:
     return f"{current.number + 1} ({current.stage} epoch {current.epoch + 1}, {current.title})"
-
-
-class _Clock:
-    """Judges the time left from the passes already done, kind by kind."""
-
-    def __init__(self, schedule: list[Pass], history: list[dict]):
-        self.schedule = schedule
-        self.seconds: dict[tuple, list[float]] = {}
-        for current, entry in zip(schedule, history, strict=False):
-            self.record(current, entry["seconds"])
-        self.begun = self.started = time.perf_counter()
-
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.begun
-
-    def record(self, current: Pass, seconds: float) -> None:
-        self.seconds.setdefault((current.stage, current.tasks), []).append(seconds)
-        self.started = time.perf_counter()
-
-    def estimate(self, current: Pass, share: float) -> tuple[float, float]:
-        """The share of the run's time that is over and the seconds left, with `share` of the current pass done."""
-        running = (time.perf_counter() - self.started) / share
-        known = {kind: sum(values) / len(values) for kind, values in self.seconds.items()} or {None: running}
-        unknown = sum(known.values()) / len(known)
-        expected = [known.get((p.stage, p.tasks), unknown) for p in self.schedule]
-        before, after = sum(expected[: current.number]), sum(expected[current.number + 1 :])
-        done = before + share * expected[current.number]
-        left = after + (1 - share) * expected[current.number]
-        return done / (done + left), left

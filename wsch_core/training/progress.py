@@ -9,7 +9,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from torch import nn
+
 from ..methods.method import Pass
+from ..runs.folder import Run
 from ..storage.lines import format_seconds, show_line
 
 BAR_WIDTH = 12
@@ -26,8 +29,9 @@ class Progress:
     videos_per_second: float
     seconds: float  # since training began or was resumed
     seconds_left: float
-    entry: dict | None = None  # the pass's line in the history, once it is finished
-    run: str = ""  # its name
+    entry: dict | None  # the pass's line in the history, once it is finished
+    run: Run
+    network: nn.Module  # as it is now; to be looked at, not to be changed
 
     @property
     def finished(self) -> bool:
@@ -67,5 +71,5 @@ def describe(progress: Progress) -> str:
         f"{progress.videos_per_second:,.0f} videos/s",
         f"took {format_seconds(progress.seconds)}" if progress.finished else left,
     ]
-    parts.append(progress.run)
+    parts.append(progress.run.name)
     return " · ".join(part for part in parts if part)

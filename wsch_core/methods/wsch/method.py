@@ -57,6 +57,18 @@ class WSCHMethod(Method):
         chosen = self.settings
         return list(passes(chosen.cycle, chosen.pretrain_epochs, chosen.epochs, chosen.centers_every))
 
+    def effort(self, current: Pass) -> float:
+        """Grows with the frames that are seen; a pass that only encodes takes a third."""
+        ratio, views = self.masking(current)
+        seen = views * (self.frames - hidden_count(self.frames, ratio))
+        return (seen + self.frames / 3) * (1.0 if current.learns else 0.3)
+
+    def masking(self, current: Pass) -> tuple[float, int]:
+        """The share of frames hidden in a pass, and how many views it takes of each video."""
+        if current.stage == "cycle" and current.learns:
+            return self.settings.masking_ratio, self.settings.views
+        return self.settings.pretrain_masking_ratio, 2
+
     def learning_rate(self, current: Pass, step: int) -> float:
         return learning_rate(self.settings, step, self.learning_steps)
 
@@ -75,10 +87,9 @@ class WSCHMethod(Method):
         return {task: weight for task, weight in weights.items() if weight}
 
     def draw(self, current: Pass, state: State) -> Drawn:
-        settings, pretraining = self.settings, current.stage == "pretraining"
-        ratio, count = (settings.pretrain_masking_ratio, 2) if pretraining else (settings.masking_ratio, settings.views)
+        ratio, count = self.masking(current)
         weights, trust = self.weights(current, state), self.trust(current, state)
-        one_by_one = settings.decoder_positions != "none"
+        one_by_one = self.settings.decoder_positions != "none"
         wanted = ["hidden"] if "reconstruction" in weights and one_by_one else []
         wanted += ["sums"] if "similarity" in weights or ("reconstruction" in weights and not one_by_one) else []
         drawn = self.views(ratio, count, state.generator, " ".join(wanted))
@@ -102,7 +113,7 @@ class WSCHMethod(Method):
         """In a centers pass: encode two views of every training video, and find new cluster centres."""
         if current.learns:
             return {"trust": self.trust(current, state)} if "trust" in state.kept else {}
-        drawn = self.views(self.settings.pretrain_masking_ratio, 2, state.generator)
+        drawn = self.views(*self.masking(current), state.generator)
         codes = []
         for batch in visible_batches(context.features, drawn, self.settings.batch_size, context.device):
             with context.cast:

@@ -172,7 +172,7 @@ def _strips(axes: Axes, histories: Mapping[str, History]) -> None:
     for row, history in enumerate(histories.values()):
         by_task: dict[str, list[int]] = {}
         for line in history:
-            by_task.setdefault(" + ".join(line["tasks"]) or "pre-training", []).append(line["pass"])
+            by_task.setdefault(" + ".join(line["tasks"]) or "pre-training", []).append(line["pass"] + 1)
         found += [task for task in by_task if task not in found]
         singly = len(history) <= DRAWN_SINGLY
         bands = [task for task in by_task if task != "pre-training"]
@@ -183,8 +183,8 @@ def _strips(axes: Axes, histories: Mapping[str, History]) -> None:
             top = row - 0.35 + (0 if height == 0.7 else bands.index(task) * height)
             spans = [(n - 0.5, 0.88) for n in numbers] if singly else [(min(numbers) - 0.5, np.ptp(numbers) + 1)]
             axes.broken_barh(spans, (top, height), facecolors=_task_look(task)[0], linewidth=0)
-    longest = max(line["pass"] for history in histories.values() for line in history)
-    axes.set(xlim=(-1, longest + 1), ylim=(len(histories) - 0.4, -0.6))
+    longest = max(line["pass"] + 1 for history in histories.values() for line in history)
+    axes.set(xlim=(0, longest + 1), ylim=(len(histories) - 0.4, -0.6))
     axes.set_yticks(range(len(histories)), [label(name, 1.75, 8) for name in histories])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -204,7 +204,7 @@ def _pass_axis(axes: Axes, most: int) -> None:
 
 
 def _mean_curves(histories: Sequence[History]) -> dict[str, dict[str, np.ndarray]]:
-    """loss -> task -> (passes, 2): number of the pass and the mean over seeds, in steps where there are many"""
+    """loss -> task -> (passes, 2): number of the pass from 1 and the mean over seeds, in steps where there are many"""
     curves: dict[str, dict[str, np.ndarray]] = {}
     for loss in LOSSES:
         seeds = [lines_by_task(history, loss) for history in histories]

@@ -142,7 +142,7 @@ def loss_curves(history: Sequence[Mapping], title: str = "") -> Picture:
         for axes, (loss, lines) in zip(grid, panels.items(), strict=False):
             _loss_panel(axes, LOSSES[loss], {task: lines[task] for task in marks if task in lines}, marks)
             _mark_stages(axes, history)
-            _pass_axis(axes, [line["pass"] for line in history])
+            _pass_axis(axes, [line["pass"] + 1 for line in history])
         for axes in grid[len(panels) :]:
             axes.remove()
         for axes in grid[max(len(panels) - columns, 0) : len(panels)]:
@@ -164,14 +164,14 @@ def loss_curves(history: Sequence[Mapping], title: str = "") -> Picture:
 
 
 def lines_by_task(history: Sequence[Mapping], loss: str) -> dict[str, np.ndarray]:
-    """task -> (passes, 2): number of the pass, value; a value that is no finite number becomes a gap"""
+    """task -> (passes, 2): number of the pass from 1, value; a value that is no finite number becomes a gap"""
     lines = {}
     for line in history:
         value = line.get("inertia") if loss == "inertia" else line.get("losses", {}).get(loss)
         if value is None:
             continue
         task = " + ".join(line.get("tasks", ())) or "pre-training"
-        lines.setdefault(task, []).append((line["pass"], value if np.isfinite(value) else np.nan))
+        lines.setdefault(task, []).append((line["pass"] + 1, value if np.isfinite(value) else np.nan))
     return {task: np.array(points, dtype=float) for task, points in lines.items()}
 
 
@@ -204,11 +204,11 @@ def _pass_axis(axes: Axes, passes: Sequence[int]) -> None:
 
 def _mark_stages(axes: Axes, history: Sequence[Mapping]) -> None:
     """A rule between the last pass of pre-training and the first of what follows, where the run has both."""
-    before = [line["pass"] for line in history if line.get("stage") == "pretraining"]
-    after = [line["pass"] for line in history if line.get("stage") in ("cycle", "training")]
+    before = [line["pass"] + 1 for line in history if line.get("stage") == "pretraining"]
+    after = [line["pass"] + 1 for line in history if line.get("stage") in ("cycle", "training")]
     if not before or not after:
         return
-    then = next(line["stage"] for line in history if line["pass"] == min(after))
+    then = next(line["stage"] for line in history if line["pass"] + 1 == min(after))
     first, border, last = min(before), (max(before) + min(after)) / 2, max(after)
     axes.axvline(border, color=SOFT, lw=0.9, ls=(0, (2, 2)), label="_stages", zorder=1)
     above = axes.get_xaxis_transform()

@@ -20,13 +20,23 @@ HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{title}</title><style>
-body {{ margin: 0 auto; max-width: 1500px; padding: 24px; background: #fff; }}
-h1 {{ font: 600 20px system-ui, sans-serif; margin: 0; }}
+body {{ margin: 0 auto; max-width: 1500px; padding: 24px; }}
+h1 {{ font: 600 20px system-ui, sans-serif; margin: 0; overflow-wrap: anywhere; }}
 .wsch .row + .row {{ border-top: 1px solid var(--rule); }}
 {css}
+{theme}
 {films}</style></head><body class="wsch"><h1>{title}</h1>
 <p class="note">{subtitle}</p>
 """
+THEME = """:root { color-scheme: light dark; }
+body { background: var(--paper); }
+@media (prefers-color-scheme: dark) { .wsch { --ink: #e4e4e4; --soft: #a6a6a6; --rule: #444; --paper: #1c1c1c;
+  --place: #2c2c2c; --hit: #56b4e9; --miss: #e69f00; } }
+@media (max-width: 700px) { body { padding: 12px; } .wsch .row, .wsch .panels { flex-direction: column; gap: 12px; }
+  .wsch .panels, .wsch .query { width: 100%; }
+  .wsch .query { display: grid; grid-template-columns: 110px 1fr; column-gap: 10px; }
+  .wsch .query h4 { grid-column: 1 / 3; } .wsch .query .frame { grid-row: 2 / 5; }
+  .wsch .cards { grid-template-columns: repeat(3, 1fr); } }"""
 LEGEND = (
     "✓ solid frame: shares a label with the query · ✗ dashed: does not · a bracket joins equally near videos, whose order "
     "means nothing · d: Hamming distance · #: rank · point at a picture to play it"
@@ -61,7 +71,7 @@ def _page(gallery: Gallery, queries: Sequence[int], films: Films, title: str, su
         for (source, frames, middle, aspect), name in names.items()
     ]
     css = (Path(__file__).parent / "gallery.css").read_text(encoding="utf-8")
-    head = HEAD.format(title=escape(title), subtitle=escape(subtitle), css=css, films="\n".join(rules))
+    head = HEAD.format(title=escape(title), subtitle=escape(subtitle), css=css, theme=THEME, films="\n".join(rules))
     return f'{head}{"".join(rows)}<div class="legend">{escape(LEGEND)}</div></body></html>\n'
 
 

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from ...retrieval.codes import pack
+from ...storage.words import unknown_name
 from ..style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from .maps import Map, Setup
 from .nearness import label_share
@@ -44,13 +45,14 @@ class Groups:
         return np.bincount(self.of, minlength=len(self.names))
 
 
-def groups_by(colour_by: str, setup: Setup, codes: np.ndarray, of_codes: Map) -> Groups:
+def groups_by(colour_by: str, setup: Setup, codes: np.ndarray, of_codes: Map, classes: Sequence[str] = ()) -> Groups:
     """How the points of all maps are coloured.
 
     colour_by: "class", the most frequent ones; "agreement", each video's share of nearest codes with a common label; or
     "duplicates", how many videos have the very same code
     codes: (n, bits) of ±1; of_codes: their map
-    Raises ValueError for "agreement" where there are no labels.
+    classes: to be coloured, by name, instead of the most frequent ones
+    Raises ValueError for "agreement" where there are no labels, for unknown classes and for more than there are colours.
     """
     if colour_by == "duplicates":
         return by_duplicates(codes)
@@ -63,22 +65,34 @@ def groups_by(colour_by: str, setup: Setup, codes: np.ndarray, of_codes: Map) ->
         return Groups("no labels known", ["videos"], [(GREY, "o")], np.zeros(len(setup.ids), np.int64), 0)
     if colour_by == "agreement":
         return by_agreement(setup.labels, of_codes.neighbours)
-    return by_class(setup.labels, setup.dataset.definition.classes)
+    return by_class(setup.labels, setup.dataset.definition.classes, classes)
 
 
-def by_class(labels: scipy.sparse.csr_array, classes: Sequence[str]) -> Groups:
-    """The ten most frequent classes; a video with several is counted as the most frequent of its own."""
+def by_class(labels: scipy.sparse.csr_array, classes: Sequence[str], chosen: Sequence[str] = ()) -> Groups:
+    """The chosen classes, else the ten most frequent; a video with several is counted as the first of its own."""
     frequent = np.asarray(labels.sum(axis=0)).ravel()
     order = np.argsort(-frequent, kind="stable")
-    shown = [c for c in order[: len(CLASS_MARKS)] if frequent[c] > 0]
+    shown = _places(chosen, classes) or [c for c in order[: len(CLASS_MARKS)] if frequent[c] > 0]
     of = np.full(labels.shape[0], len(shown))
-    for rank in reversed(range(len(shown))):  # the most frequent has the last word
+    for rank in reversed(range(len(shown))):  # the first has the last word
         of[labels[:, [shown[rank]]].nonzero()[0]] = rank
     names, marks = [classes[c] for c in shown], list(CLASS_MARKS[: len(shown)])
-    title = "class" if (frequent > 0).sum() == len(shown) else f"the {len(shown)} most frequent classes"
+    title = "class" if chosen or (frequent > 0).sum() == len(shown) else f"the {len(shown)} most frequent classes"
     if (of == len(shown)).any():
         names, marks = [*names, "other or no class"], [*marks, (GREY, ".")]
     return Groups(title, names, marks, of, len(shown) if len(names) > len(shown) else None, named=True)
+
+
+def _places(chosen: Sequence[str], classes: Sequence[str]) -> list[int]:
+    chosen, known = list(dict.fromkeys(chosen)), list(classes)
+    for name in chosen:
+        if name not in known:
+            raise ValueError(unknown_name("class", name, known))
+    if len(chosen) > len(CLASS_MARKS):
+        raise ValueError(
+            f"classes names {len(chosen)} classes: there are colours for {len(CLASS_MARKS)}, name as many."
+        )
+    return [known.index(name) for name in chosen]
 
 
 def by_agreement(labels: scipy.sparse.csr_array, neighbours: np.ndarray) -> Groups:

@@ -28,7 +28,7 @@ from ...methods.baselines import BASELINES, fit_baseline
 from ...retrieval.codes import pack
 from ...retrieval.search import positions_by_id
 from ...runs.folder import Run
-from ...runs.outputs import list_runs, load_run
+from ...runs.outputs import load_run
 from ...storage.files import check_file, make_folder, write_whole
 from ...storage.hdf5 import check_storage, find, hdf5_image, read_attribute, read_slice
 from ...storage.words import one_line
@@ -165,11 +165,11 @@ def baseline_map(method: str, run: Run, setup: Setup) -> Map:
 def compared_maps(compare: list[str], run: Run, setup: Setup) -> list[Map]:
     """Maps of other codes of the same videos: of runs, by name, and of baselines ("LSH", "PCAH", "ITQ").
 
-    Without any, of what `others_to_compare` finds, as far as that can be made. Raises ValueError for a run of another
+    Without any, of ITQ, as far as that can be made. Raises ValueError for a run of another
     data set, and for a name that is neither a run nor a baseline.
     """
     maps = []
-    for name in compare or others_to_compare(run):
+    for name in compare or ["ITQ"]:
         if name in BASELINES:
             maps.append(baseline_map(name, run, setup) if compare else _any_baseline(name, run, setup))
             continue
@@ -192,19 +192,6 @@ def _any_baseline(name: str, run: Run, setup: Setup) -> Map:
     except ValueError as error:
         print(f"{name} is left out: {error} Shown is LSH.")
         return baseline_map("LSH", run, setup)
-
-
-def others_to_compare(run: Run) -> list[str]:
-    """The newest finished run of each other number of bits on the same data set, by bits; without any, ITQ."""
-    newest = {}
-    for other in list_runs():
-        try:
-            if other.settings.dataset == run.settings.dataset and other.finished:
-                newest[other.settings.bits] = other.name
-        except (OSError, ValueError) as error:
-            print(f"{other.name} is not compared: {error}")
-    newest.pop(run.settings.bits, None)
-    return [newest[bits] for bits in sorted(newest)] or ["ITQ"]
 
 
 def aligned(maps: list[Map]) -> list[Map]:

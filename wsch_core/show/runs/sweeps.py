@@ -23,6 +23,7 @@ STATES = {
     "done": "✓ trained",
     "found": "✓ found",
     "failed": "✗ failed",
+    "stopped": "■ stopped",
 }
 BAR_WIDTH = 16
 HEALTH = {"distinct": "distinct codes", "constant_bits": "constant bits"} | {
@@ -92,7 +93,7 @@ def sweep_line(progress: Sequence[Progress]) -> str:
     count = {state: sum(one.state == state for one in progress) for state in STATES}
     found = f" ({count['found']} found)" if count["found"] else ""
     parts = [f"{count['done'] + count['found']} of {len(progress)} runs done{found}"]
-    parts += [f"{count[state]} {state}" for state in ("running", "waiting", "failed") if count[state]]
+    parts += [f"{count[state]} {state}" for state in ("running", "waiting", "failed", "stopped") if count[state]]
     return ", ".join(parts)
 
 
@@ -101,7 +102,7 @@ def time_left(progress: Sequence[Progress]) -> str:
     ours = [one for one in progress if one.begun is not None]
     open_runs = [one for one in progress if one.state in ("waiting", "running")]
     if not open_runs:
-        return "finished"
+        return "stopped" if any(one.state == "stopped" for one in progress) else "finished"
     total = sum(one.planned.passes for one in progress if one.state != "found")
     left = sum(one.planned.passes - one.passes_done for one in open_runs)
     if not ours or left >= total:
