@@ -14,7 +14,19 @@ TEXTS = (
     "name", "state", "method", "recipe", "data set", "settings", "best baseline", "created", "tags", "note", "problem",
 )  # fmt: skip
 MEASURED = [*(f"mAP@{k}" for k in DEPTHS), "its mAP@20"]
-FIRST = ("name", "state", "problem", "data set", "bits", "seed", *MEASURED[:-1], "best baseline", "its mAP@20", "tags", "note")
+FIRST = (
+    "name",
+    "state",
+    "problem",
+    "data set",
+    "bits",
+    "seed",
+    *MEASURED[:-1],
+    "best baseline",
+    "its mAP@20",
+    "tags",
+    "note",
+)
 LONGEST = 200  # letters of a note or a problem
 
 

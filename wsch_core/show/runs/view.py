@@ -46,7 +46,9 @@ class RunsView:
         self.lines = widgets.HTML().add_class("runs-lines")
         self.below = widgets.VBox().add_class("runs-below")
         controls = [self._looks(), self.table.add_class("runs-table"), self.said, self._words(), self._acts()]
-        self.widget = widgets.VBox([widgets.HTML(NARROW), *controls, self._comparisons(), self.lines, self.below]).add_class("runs")
+        self.widget = widgets.VBox(
+            [widgets.HTML(NARROW), *controls, self._comparisons(), self.lines, self.below]
+        ).add_class("runs")
         self.table.observe(lambda _: self._do(self._choose), "selected_rows")
         self.archived.observe(lambda _: self._do(self.refresh), "value")
         self._choose()
