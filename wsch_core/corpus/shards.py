@@ -8,6 +8,7 @@ A code is ceil(bits / 8) bytes, see `retrieval.codes.pack`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ except ImportError as error:
     raise ImportError(f"a corpus needs pyarrow ({error}): install wsch-core[corpus], as the README says.") from error
 
 HEAD = "corpus.json"
+CHECKSUM = "checksum"  # of all values
 ENCODE_AGAIN = "encode its source again"
 ANOTHER_FOLDER = "encode with the run that made them, or choose another folder"
 
@@ -135,6 +137,8 @@ class Corpus:
                 raise ValueError(f"its columns are {shortened(str(table.schema.remove_metadata()))}")
             if any(table[name].null_count for name in table.column_names):
                 raise ValueError("values are missing")
+            if told.get(CHECKSUM) != _checksum(table):
+                raise ValueError("its content does not fit its checksum")
         except (OSError, ValueError, pa.ArrowException) as error:
             raise damaged(shard, error, ENCODE_AGAIN) from error
         ids, codes, labels, split = (_one_piece(column) for column in table.columns)
@@ -222,13 +226,31 @@ def write_shard(
     names = pa.array(labels if labels is not None else [[]] * len(ids), pa.list_(pa.string()))
     columns = [pa.array(ids, pa.string()), codes, names, pa.array([split] * len(ids), pa.string())]
     told = {"bits": str(head.bits), "weights": head.weights, "run": head.run, "source": source}
-    table = pa.Table.from_arrays(columns, schema=_schema(head.width).with_metadata(told))
+    table = pa.Table.from_arrays(columns, schema=_schema(head.width))
+    table = table.replace_schema_metadata(told | {CHECKSUM: _checksum(table)})
     write_whole(
         path,
         lambda draft: pq.write_table(
             table, draft, compression="zstd", use_dictionary=["labels", "split"], write_page_checksum=True
         ),
     )
+
+
+def _checksum(table: pa.Table) -> str:
+    """Over all values: Parquet's own checksums leave out the heads of its pages."""
+    found = hashlib.sha256()
+    for column in table.combine_chunks().columns:
+        for chunk in column.chunks:
+            piece = pa.concat_arrays([chunk])
+            while pa.types.is_list(piece.type):
+                found.update(np.ascontiguousarray(piece.value_lengths()))
+                piece = piece.flatten()
+            if pa.types.is_string(piece.type):
+                found.update(np.ascontiguousarray(pc.binary_length(piece)))
+                found.update("".join(piece.to_pylist()).encode())
+            else:
+                found.update(b"".join(piece.to_pylist()))
+    return found.hexdigest()[:16]
 
 
 def _schema(width: int) -> pa.Schema:
@@ -252,8 +274,9 @@ def _parquet(shard: Path) -> pq.ParquetFile:
     check_file(shard, ENCODE_AGAIN, shard.parent)
     try:
         with pq.ParquetFile(shard) as file:
+            _ = file.schema_arrow, file.schema.names  # whatever is not text there shows now
             return file
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise OSError(f"{shard} is damaged ({one_line(error)}): remove it, and {ENCODE_AGAIN}.") from error
 
 

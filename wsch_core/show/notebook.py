@@ -8,6 +8,8 @@ from pathlib import Path
 from traceback import walk_tb
 from types import TracebackType
 
+from ipywidgets import Widget
+
 PACKAGE = Path(__file__).resolve().parent.parent
 FOLDED = "(%tb in a cell of its own shows where this was noticed.)"
 
@@ -20,6 +22,15 @@ def looked_at() -> bool:
     shell = _shell()
     kernel = getattr(shell, "kernel", None)
     return kernel is not None and "cellId" in kernel.get_parent("shell").get("metadata", {})
+
+
+def heard_while_busy(widget: Widget) -> None:
+    """Have what a widget is told handled while a cell runs: beside it, in a subshell of the kernel.
+
+    ipykernel sends a front end's answers to the shell that spoke last through the widget; since that is the busy one, it is
+    made to forget it, and the front end's own choice counts. To be called once the widget has said all it has to say.
+    """
+    vars(widget.comm).pop("_reply_subshell_id", None)
 
 
 def short_refusals() -> None:

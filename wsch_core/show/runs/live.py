@@ -17,7 +17,7 @@ from ...methods.method import Pass
 from ...storage.lines import format_seconds
 from ...training.device import peak_memory
 from ...training.progress import Progress, ProgressLine
-from ..notebook import looked_at
+from ..notebook import heard_while_busy, looked_at
 from .drawn import curves, strip
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -57,6 +57,7 @@ class LiveView:
         if self.history is None:
             self.history = progress.run.history
             display(self.widget)
+            heard_while_busy(self.stop)
         if progress.entry is not None:
             self.history.append(progress.entry)
         ends = progress.entry is not None and (self.stop_asked or progress.finished)

@@ -14,6 +14,19 @@ TEXTS = (
     "name", "state", "method", "recipe", "data set", "settings", "best baseline", "created", "tags", "note", "problem",
 )  # fmt: skip
 MEASURED = [*(f"mAP@{k}" for k in DEPTHS), "its mAP@20"]
+FIRST = (
+    "name",
+    "state",
+    "problem",
+    "data set",
+    "bits",
+    "seed",
+    *MEASURED[:-1],
+    "best baseline",
+    "its mAP@20",
+    "tags",
+    "note",
+)
 LONGEST = 200  # letters of a note or a problem
 
 
@@ -32,7 +45,9 @@ def shown_frame(frame: pd.DataFrame) -> pd.DataFrame:
     shown[[*TEXTS]] = shown[[*TEXTS]].astype(object).fillna("")
     shown["note"], shown["problem"] = shown["note"].str[:LONGEST], shown["problem"].str[:LONGEST]
     shown = shown.rename(columns={"seconds": "minutes", "bytes": "MB"}).drop(columns=["passes done", "passes"])
-    return shown if shown["problem"].any() else shown.drop(columns="problem")
+    shown = shown if shown["problem"].any() else shown.drop(columns="problem")
+    first = [name for name in FIRST if name in shown]
+    return shown[[*first, *(name for name in shown if name not in first)]]
 
 
 def runs_table(frame: pd.DataFrame, most: int = 40) -> Styler:

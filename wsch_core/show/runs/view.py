@@ -19,6 +19,8 @@ from ..style import Picture
 from . import chosen as together
 from .table import shown_frame
 
+CONTROLS = {"topStart": "pageLength", "topEnd": "search", "bottomStart": "info", "bottomEnd": "paging"}
+NARROW = "<style>.runs-table tfoot input { width: 100%; min-width: 3.5em; }</style>"  # filters widen no column
 SECONDS_BETWEEN_LOOKS, SECONDS_WATCHED = 3.0, 3600.0
 WIDE, SLIM = {"width": "auto"}, {"width": "230px"}
 
@@ -38,13 +40,15 @@ class RunsView:
         self.table = ITable(
             self.shown, select={"style": "multi"}, selected_rows=self._rows(), showIndex=False, column_filters="footer",
             maxBytes=0, maxRows=0, maxColumns=0, lengthMenu=[10, 25, 100], order=[], scrollX=True,
-            classes="display compact nowrap",
+            layout=dict(CONTROLS), classes="display compact nowrap",
         )  # fmt: skip
         self.said = widgets.HTML().add_class("runs-said")
         self.lines = widgets.HTML().add_class("runs-lines")
         self.below = widgets.VBox().add_class("runs-below")
         controls = [self._looks(), self.table.add_class("runs-table"), self.said, self._words(), self._acts()]
-        self.widget = widgets.VBox([*controls, self._comparisons(), self.lines, self.below]).add_class("runs")
+        self.widget = widgets.VBox(
+            [widgets.HTML(NARROW), *controls, self._comparisons(), self.lines, self.below]
+        ).add_class("runs")
         self.table.observe(lambda _: self._do(self._choose), "selected_rows")
         self.archived.observe(lambda _: self._do(self.refresh), "value")
         self._choose()
