@@ -3,9 +3,9 @@
 python benchmarks/peers_prepare.py [--videos 45585] [--feature-size 4096] [--threads 2]
 
 Each method in a process of its own, on random features with clusters: the graph of SSVH; anchors, similarities and the
-partners of one epoch of BTH, from latents of width 256; labels and centres of S5VH. Reading features, and BTH's pass over all
-videos for their latents, are not counted. Memory is the process's own less what it had before, the features (mean-pooled, as
-SSVH and S5VH take them) included.
+partners of one epoch of BTH, from latents of width 256; labels and centres of S5VH. Reading features, and BTH's pass over
+all videos for their latents, are not counted. Memory is the process's own less what it had before, the features included,
+mean-pooled as SSVH and S5VH take them.
 """
 
 from __future__ import annotations
