@@ -5,6 +5,7 @@ import json
 import h5py
 import numpy as np
 import peer
+import peers
 import plus
 import plus_sets
 import pytest
@@ -14,9 +15,11 @@ import retrieval
 import torch
 from videos import shades, write_video
 
+from wsch_core import settings_for
 from wsch_core.data import load_dataset
 from wsch_core.data.features import Features
 from wsch_core.data.loader import Drawn, visible_batches
+from wsch_core.methods import method_of
 from wsch_core.methods.method import State
 from wsch_core.methods.wsch.method import WSCHMethod
 from wsch_core.methods.wsch.model import WSCH
@@ -215,3 +218,32 @@ def test_parts_of_clips_share_no_frame_between_splits(tmp_path, monkeypatch):
     assert not database & query
     with pytest.raises(ValueError, match="holds 0 clips of at least 40 frames"):
         plus_sets.cut_clips(tmp_path / "data", tmp_path / "data")
+
+
+class TestPeers:
+    @pytest.mark.parametrize("name", peers.TRAINED)
+    def test_a_method_has_settings_on_every_set(self, tiny, name):
+        chosen = peers.chosen_for(name)
+        settings = settings_for(tiny, chosen.pop("recipe", None), chosen.pop("method", None), **chosen)
+        assert method_of(settings) == name.split()[0]
+        assert settings.learning_rate > 1e-4 or name == peers.WSCH
+
+    def test_a_table_compares_with_wsch_by_seed(self):
+        rows = [
+            {
+                "set": "s",
+                "bits": 64,
+                "seed": seed,
+                "variant": name,
+                "map": [value, value / 2, value / 4],
+                "seconds": 30.0,
+            }
+            | ({} if name in peers.BESIDE else {"epochs": "2 + 3"})
+            for name, values in {"ITQ": (0.5, 0.5), "wsch": (0.5, 0.25), "bth": (0.75, 0.5)}.items()
+            for seed, value in enumerate(values)
+        ]
+        lines = peers.table(rows, "s", 64, ["ITQ", "wsch", "bth", "ssvh"]).splitlines()
+        assert len(lines) == 5
+        assert lines[2].startswith("| ITQ | 2 | 0.500 | 0.250 | 0.125 | +33.3%")
+        assert lines[3].endswith("|  |  | 2 + 3 | 30 |")
+        assert lines[4].split(" | ")[5].startswith("+66.7% ± 0.0%")
