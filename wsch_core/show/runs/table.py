@@ -15,18 +15,8 @@ TEXTS = (
 )  # fmt: skip
 MEASURED = [*(f"mAP@{k}" for k in DEPTHS), "its mAP@20"]
 FIRST = (
-    "name",
-    "state",
-    "problem",
-    "data set",
-    "bits",
-    "seed",
-    *MEASURED[:-1],
-    "best baseline",
-    "its mAP@20",
-    "tags",
-    "note",
-)
+    "name", "state", "data set", "bits", "seed", *MEASURED[:-1], "best baseline", "its mAP@20", "tags", "note",
+)  # fmt: skip
 LONGEST = 200  # letters of a note or a problem
 
 
@@ -56,6 +46,8 @@ def runs_table(frame: pd.DataFrame, most: int = 40) -> Styler:
     used = [name for name in shown if name in ("name", "state") or shown[name].replace("", pd.NA).notna().any()]
     numbers = dict.fromkeys(MEASURED, "{:.3f}") | {"minutes": "{:.1f}", "MB": "{:.1f}"}
     table = plain(shown[used].head(most), left=[name for name in used if name in TEXTS])
-    table = table.format({name: form for name, form in numbers.items() if name in used}, na_rep="", escape="html")
+    table = table.set_properties(subset=["name", "state"], **{"white-space": "nowrap"}).format(
+        {name: form for name, form in numbers.items() if name in used}, na_rep="", escape="html"
+    )
     told = f"{len(frame):,} runs" if len(frame) <= most else f"The newest {most} of {len(frame):,} runs"
     return table.set_caption(f"{told}. Settings: those that differ from the data set's own.")

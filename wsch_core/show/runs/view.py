@@ -19,7 +19,7 @@ from ..style import Picture
 from . import chosen as together
 from .table import shown_frame
 
-CONTROLS = {"topStart": "pageLength", "topEnd": "search", "bottomStart": "info", "bottomEnd": "paging"}
+CONTROLS = {"topStart": "search", "topEnd": "pageLength"}  # any but the usual ones: those are left out for few runs
 NARROW = "<style>.runs-table tfoot input { width: 100%; min-width: 3.5em; }</style>"  # filters widen no column
 SECONDS_BETWEEN_LOOKS, SECONDS_WATCHED = 3.0, 3600.0
 WIDE, SLIM = {"width": "auto"}, {"width": "230px"}
@@ -57,6 +57,7 @@ class RunsView:
 
     def _looks(self) -> widgets.Widget:
         buttons = [
+            self._button("choose none", "also of those that a filter hides", self.choose_none),
             self._button("refresh", "read the run folders again", self.refresh),
             self._button("watch", "draw the losses of the chosen runs again while one is being trained", self.watch),
             self._button("stop watching", "", self.ended.set),
@@ -133,6 +134,9 @@ class RunsView:
         self.names = [name for name in self.names if name in marked]
         self.names += [name for name in self.shown["name"] if name in marked and name not in self.names]
         self._show_chosen()
+
+    def choose_none(self) -> None:
+        self.table.selected_rows = []
 
     def _show_chosen(self) -> None:
         self.doomed, self.sure.layout.display = [], "none"
