@@ -205,8 +205,8 @@ class RunsView:
     def compare(self) -> None:
         runs = self._some()
         parts = [] if len(runs) == 1 else [widgets.HTML(together.differences_table(runs).to_html())]
-        self.below.children = [*parts, _image(together.losses(runs), "the losses of the chosen runs by task")]
-        self.below.children += (_image(together.reached(runs), "mAP@K of the chosen runs"),)
+        self.below.children = [*parts, _image(together.losses(runs))]
+        self.below.children += (_image(together.reached(runs)),)
 
     def duel(self) -> None:
         self._say("reading the data set …")
@@ -228,7 +228,7 @@ class RunsView:
             raise ValueError("none of the chosen runs is being trained: there is nothing to watch.")
         self.ended.set()  # an earlier watch
         self.ended = threading.Event()
-        self.below.children = [_image(together.losses(runs), "the losses of the chosen runs by task")]
+        self.below.children = [_image(together.losses(runs))]
         about = runs, self.below.children[0], self.ended
         self.watcher = threading.Thread(target=self._watch, args=about, daemon=True)
         self.watcher.start()
@@ -250,6 +250,8 @@ def _row(*controls: widgets.Widget) -> widgets.Widget:
     return widgets.HBox(controls, layout={"flex_flow": "row wrap", "grid_gap": "4px 10px"})
 
 
-def _image(figure: Picture, tooltip: str) -> widgets.Image:
+def _image(figure: Picture) -> widgets.Image:
     layout = {"max_width": "100%", "object_fit": "contain"}
-    return widgets.Image(value=figure._repr_png_(), format="png", tooltip=tooltip, layout=layout)
+    return widgets.Image(
+        value=figure._repr_png_(), format="png", layout=layout
+    )  # with a tooltip JupyterLab shows an error instead
