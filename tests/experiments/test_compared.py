@@ -131,7 +131,7 @@ def test_runs_of_several_methods_are_groups(tiny):
     runs = [fit(settings, tiny, f"run{number}", callbacks=[]) for number, settings in enumerate(chosen)]
     for run in runs:
         evaluate_run(run, tiny, baselines=())
-    names = ["ours", "SSVH (reach 2)", "SSVH (reach 3)", "BTH"]
+    names = ["ours", "reach 2 (SSVH)", "reach 3 (SSVH)", "BTH"]
     assert [group.method for group in grouped(runs)] == names
     assert [len(group.runs) for group in grouped(runs)] == [1, 2, 1, 1]
     assert [group.method for group in grouped(runs, [*"aabab"])] == ["a", "b"]

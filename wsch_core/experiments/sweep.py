@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,7 @@ def _interrupts_wait() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
         yield
         return
+    resource_tracker.ensure_running()  # started with the first worker, it would let interrupts through to all of them
     asked = []
     former = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
     former_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # handed down to what begins here
